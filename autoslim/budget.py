@@ -1,0 +1,119 @@
+"""Limits, apart from measurements: what the user allows, and by how much a measurement breaks it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoslim.errors import UserError
+from autoslim.metrics import Direction, Measurement
+
+#: limit name -> (measured name, factor from the user's unit to the measured one)
+LIMITS = {
+    "ms": ("latency_ms", 1.0),
+    "mb": ("size_bytes", 1e6),
+    "macs": ("macs", 1.0),
+    "memory_mb": ("peak_memory_bytes", 1e6),
+}
+#: what a candidate may break before its weights are worth anything: known from its structure alone
+STATIC = ("macs",)
+_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most ``amount``: absolute in the measured unit, or a share of the untouched model's value."""
+
+    amount: float
+    relative: bool
+
+    def resolve(self, untouched: float) -> float:
+        return self.amount * untouched if self.relative else self.amount
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Largest allowed loss of the leading metric: in the metric's own unit, or as a share of the untouched value."""
+
+    amount: float
+    relative: bool
+
+    def resolve(self, untouched: float) -> float:
+        return self.amount * abs(untouched) if self.relative else self.amount
+
+
+def parse_limit(text: str | float, what: str, factor: float = 1.0) -> Limit:
+    """``20``, ``60%`` or, for counts, ``50M``. Raises UserError that names ``what``."""
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(%|[kKmMgG]?)\s*", str(text))
+    number = _number(match.group(1)) if match else None
+    if number is None or not 0 < number < float("inf"):
+        raise UserError(f"{what}: got {text!r}, allowed: a positive number such as 20, or a share of the untouched model such as 60%")
+    if match.group(2) == "%":
+        return Limit(number / 100.0, relative=True)
+    return Limit(number * _SUFFIX[match.group(2).lower()] * factor, relative=False)
+
+
+def parse_drop(text: str | float, what: str = "--max-drop") -> Drop:
+    """``1pp`` (absolute, 0.01), ``1%`` (relative) or ``0.01`` (absolute, the metric's own unit)."""
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(pp|%|)\s*", str(text))
+    number = _number(match.group(1)) if match else None
+    if number is None or not 0 <= number < float("inf"):
+        raise UserError(f"{what}: got {text!r}, allowed: 1pp (percentage points), 1% (of the untouched value) or a bare number such as 0.01")
+    if match.group(2) == "%":
+        return Drop(number / 100.0, relative=True)
+    return Drop(number / 100.0 if match.group(2) == "pp" else number, relative=False)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """All limits of a study. ``limits`` maps a key of LIMITS to its Limit."""
+
+    limits: Mapping[str, Limit]
+    max_drop: Drop | None = None
+
+    def bound(self, name: str, untouched: Measurement) -> float | None:
+        """The resolved limit in the measured unit, or None where it is not set or the untouched value is unknown."""
+        limit = self.limits.get(name)
+        if limit is None:
+            return None
+        base = untouched.get(LIMITS[name][0])
+        if limit.relative and base is None:
+            return None
+        return limit.resolve(base or 0.0)
+
+    def violations(self, found: Measurement, untouched: Measurement, direction: Direction) -> dict[str, float]:
+        """{limit: measured / bound - 1}; <= 0 holds. A latency counts with the upper end of its interval.
+
+        Limits whose measurement is missing in ``found`` are left out: the caller asks only for what it has measured.
+        """
+        broken = {}
+        for name, (measured, _) in LIMITS.items():
+            bound, value = self.bound(name, untouched), found.upper(measured)
+            if bound is not None and value is not None:
+                broken[name] = value / bound - 1.0
+        if self.max_drop is not None and found.get("metric") is not None:
+            base = untouched.get("metric")
+            lost = drop(found.get("metric"), base, direction)
+            # scaled so that 0 is the limit and 1 is "as much again as was allowed"
+            allowed = self.max_drop.resolve(base)
+            broken["max_drop"] = (lost - allowed) / max(allowed, 0.01 * abs(base), 1e-9)
+        return broken
+
+    def names(self) -> tuple[str, ...]:
+        """Every constraint that a trial of this budget carries."""
+        return tuple(name for name in LIMITS if name in self.limits) + (("max_drop",) if self.max_drop else ())
+
+
+def drop(value: float, untouched: float, direction: Direction) -> float:
+    """How much worse than untouched, in the metric's unit; negative if better."""
+    return untouched - value if direction == "max" else value - untouched
+
+
+def feasible(violations: Mapping[str, float]) -> bool:
+    return all(amount <= 1e-9 for amount in violations.values())

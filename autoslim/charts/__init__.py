@@ -1,0 +1,1 @@
+"""Door: figures of a report, numbers first, then ink."""

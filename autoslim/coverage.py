@@ -1,0 +1,56 @@
+"""The whole look at a model before anything is searched: its structure, and what each technique could do to it."""
+
+from typing import Any
+
+from torch import nn
+
+from autoslim import blocks, groups
+from autoslim.inputs import Inputs
+from autoslim.layers import trace
+from autoslim.structure import Structure
+
+
+def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structure:
+    """The structure of ``model`` (in eval mode, not changed), with a time-out on the graph tracer."""
+    layers, not_counted = trace(model, example)
+    found, left_out = groups.find(model, example, layers, seconds)
+    return Structure(layers, found, blocks.find(model, example, layers), tied_weights(model), left_out, not_counted)
+
+
+def tied_weights(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Names of the parameters that are one and the same tensor, each set sorted."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return tuple(tuple(sorted(same)) for same in names.values() if len(same) > 1)
+
+
+def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
+    """Plain data for people and charts: per technique its units and shares, the tied, the left out and why.
+
+    ``techniques`` maps a name to a member of the techniques door.
+    """
+    totals = {"params": max(structure.params, 1), "macs": max(structure.macs, 1)}
+    rows = {}
+    for name, technique in techniques.items():
+        units = technique.units(structure)
+        touched = {layer for unit in units.values() for layer in unit.layers if layer in structure.layers}
+        rows[name] = {
+            "units": len(units),
+            "params_share": sum(structure.layers[layer].params for layer in touched) / totals["params"],
+            "macs_share": sum(structure.layers[layer].macs for layer in touched) / totals["macs"],
+        }
+    return {
+        "params": structure.params,
+        "macs": structure.macs,
+        "layers": [vars(layer) | {"kernel": list(layer.kernel)} for layer in structure.layers.values()],
+        "groups": [
+            {"name": group.name, "size": group.size, "found_by": group.found_by, "layers": sorted({m.module for m in group.members})}
+            for group in structure.groups.values()
+        ],
+        "blocks": [vars(block) for block in structure.blocks.values()],
+        "techniques": rows,
+        "tied": [list(names) for names in structure.tied],
+        "left_out": dict(structure.left_out),
+        "not_counted": list(structure.not_counted),
+    }

@@ -1,0 +1,120 @@
+"""Turn a recipe into a compressed copy of a model. The caller's model is never changed."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from autoslim import plugins
+from autoslim.coverage import analyse
+from autoslim.errors import Untreatable, UserError
+from autoslim.importance import second_moments
+from autoslim.inputs import Inputs, call, shapes
+from autoslim.recipe import Recipe
+from autoslim.structure import Axis, Structure
+
+
+@dataclass
+class Draft:
+    """A compressed model in the making, and what the runtime and the recovery must know about it.
+
+    ``masks``: {layer: zeros and ones in the shape of its weight}; ``bits``: {layer: bit-width}; ``kept``: {(module, axis):
+    kept indices}; ``moments``: {layer: E[x^2] per input channel}; ``replaced``: names whose module is another one now.
+    """
+
+    model: nn.Module
+    structure: Structure
+    example: Inputs
+    samples: Sequence[Inputs] = ()
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    students: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
+    teacher: nn.Module | None = None
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
+    kept: dict[tuple[str, Axis], Tensor] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def has(self, name: str) -> bool:
+        """Whether a module of that name is still there."""
+        return any(name == present for present, _ in self.model.named_modules())
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put ``module`` in the place called ``name``."""
+        parent, _, leaf = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), leaf, module.eval())
+        self.replaced.add(name)
+
+    def parts(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        """(full name, module) of the layers with a weight that now stand where layer ``name`` stood."""
+        if not self.has(name):
+            return
+        for inner, module in self.model.get_submodule(name).named_modules():
+            if getattr(module, "weight", None) is not None:
+                yield f"{name}.{inner}" if inner else name, module
+
+    def rebuild(self, builder: str) -> None:
+        """Swap the whole model for what the user's builder makes."""
+        if builder not in self.students:
+            allowed = ", ".join(sorted(self.students)) or "none; the task defines no students()"
+            raise UserError(f"student: builder is {builder!r}, allowed: {allowed}")
+        self.model = self.students[builder]().eval()
+        self.replaced.add("")
+        self.restructure()
+
+    def restructure(self) -> None:
+        """Look at the model afresh after its shape changed as a whole."""
+        self.structure = analyse(self.model, self.example)
+        self.moments = second_moments(self.model, self.samples)
+
+
+def compress(
+    model: nn.Module,
+    recipe: Recipe,
+    samples: Sequence[Inputs],
+    *,
+    structure: Structure | None = None,
+    moments: Mapping[str, Tensor] | None = None,
+    students: Mapping[str, Callable[..., nn.Module]] | None = None,
+) -> Draft:
+    """A compressed copy of ``model`` by ``recipe``; recovery is a step of its own (recovery.recover).
+
+    ``samples`` are unlabelled input batches (train data); the first is also the example of shapes. ``structure`` and
+    ``moments`` may be handed in to save their computation. Raises Untreatable if the recipe cannot be done to this model,
+    UserError for an unknown technique.
+    """
+    model = copy.deepcopy(model).eval()
+    example = samples[0]
+    structure = structure or analyse(model, example)
+    moments = second_moments(model, samples) if moments is None else moments
+    draft = Draft(model, structure, example, samples, moments, students or {})
+    with torch.no_grad():
+        before = shapes(call(model, example))
+    members = {name: plugins.load("techniques", name) for name in sorted(recipe.techniques())}
+    for name, member in sorted(members.items(), key=lambda pair: pair[1].order):
+        choices = recipe.by(name)
+        refuse_unknown(name, member.units(draft.structure), choices)
+        member.apply(draft, choices)
+        verify_shapes(draft, name, before)
+    return draft
+
+
+def refuse_unknown(technique: str, units: Mapping[str, object], choices: Mapping[str, object]) -> None:
+    """Raise Untreatable naming the first unit of the recipe that this model does not have."""
+    for name in choices:
+        if name not in units:
+            raise Untreatable(f"{technique}: this model has no unit {name!r}; the recipe was made for another architecture "
+                              f"(its units: {', '.join(list(units)[:4])}{', ...' if len(units) > 4 else ''})")
+
+
+def verify_shapes(draft: Draft, technique: str, before: list[tuple[int, ...]]) -> None:
+    """Raise Untreatable if the model no longer runs, or gives other shapes than the original."""
+    try:
+        with torch.no_grad():
+            after = shapes(call(draft.model, draft.example))
+    except (RuntimeError, ValueError, IndexError, AttributeError, TypeError, AssertionError) as error:
+        raise Untreatable(f"{technique}: the model no longer runs ({' '.join(str(error).split())[:200]})") from error
+    if after != before:
+        raise Untreatable(f"{technique}: the outputs have shapes {after}, expected {before}")

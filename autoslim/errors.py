@@ -1,0 +1,17 @@
+"""The few errors that cross rooms. Each message names the thing, the value got, the values allowed and what to do."""
+
+
+class AutoSlimError(Exception):
+    """Base of every error that AutoSlim raises on purpose."""
+
+
+class UserError(AutoSlimError):
+    """The user can mend this: a flag, a file or a task. The command line prints it as one line and exits with 2."""
+
+
+class Untreatable(AutoSlimError):
+    """A technique or runtime cannot do what a recipe asks of this model. Ends one candidate, never a run."""
+
+
+class StudyInUse(AutoSlimError):
+    """Another run holds the study's lease. The command line exits with 4."""

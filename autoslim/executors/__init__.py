@@ -1,0 +1,1 @@
+"""Door: places where candidates run."""

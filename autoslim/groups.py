@@ -1,0 +1,194 @@
+"""Which layers lose channels together: Torch-Pruning's dependency graph first, our own rules where it has none.
+
+Whatever a rule proposes is only a hypothesis. It is believed when the law of :func:`lawful` holds on the example: the model
+with the group's channels cut out computes what the model computes whose consumers ignore those channels. A wrong group,
+whoever found it, therefore becomes a line of the coverage report and never a broken model.
+"""
+
+import copy
+import ctypes
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoslim import surgery
+from autoslim.errors import Untreatable
+from autoslim.inputs import Inputs, call, close, split
+from autoslim.layers import CONVOLUTIONS, RECURRENT
+from autoslim.structure import Group, Layer, Member
+
+TOLERANCE = 1e-3
+log = logging.getLogger(__name__)
+
+
+class TimedOut(Exception):
+    """Raised inside a block that ran longer than it may."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimedOut in this thread after ``seconds``; works in any thread for code that runs Python bytecode."""
+    ident, done = threading.get_ident(), threading.Event()
+
+    def fire() -> None:
+        if not done.is_set():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(TimedOut))
+
+    timer = threading.Timer(seconds, fire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        timer.cancel()
+
+
+def find(model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: float = 20.0) -> tuple[dict[str, Group], dict[str, str]]:
+    """({name: Group}, {layer: why its channels are left alone}). ``model`` is in eval mode and is not changed."""
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    reasons: dict[str, str] = {}
+    proposals, trouble = by_torch_pruning(model, example, seconds)
+    groups = believe(model, example, [named(group, layers) for group in proposals], reasons)
+    covered = {name for group in groups.values() for name in group.producers}
+    left = [layer for layer in layers.values() if layer.name not in covered]
+    groups.update(believe(model, example, by_sequence(model, left, layers), reasons))
+    covered = {name for group in groups.values() for name in group.producers}
+    for layer in layers.values():
+        if layer.name in covered:
+            reasons.pop(layer.name, None)
+        else:
+            reasons.setdefault(layer.name, trouble or why_alone(model, layer))
+    return groups, {name: why for name, why in reasons.items() if name in layers}
+
+
+def named(group: Group, layers: dict[str, Layer]) -> Group:
+    """The group under the name of its first producer in the order of execution."""
+    ran = [name for name in group.producers if name in layers]
+    return replace(group, name=min(ran, key=lambda name: layers[name].order)) if ran else group
+
+
+def why_alone(model: nn.Module, layer: Layer) -> str:
+    if layer.groups > 1:
+        return "grouped convolution: its channels cannot be cut one by one"
+    return "no rule found which layers its channels are coupled with"
+
+
+def by_torch_pruning(model: nn.Module, example: Inputs, seconds: float) -> tuple[list[Group], str]:
+    """(groups proposed by Torch-Pruning's DependencyGraph (Fang et al. 2023, arXiv 2301.12900), why it proposed none)."""
+    import torch_pruning as tp
+
+    roots = [kind for kind in (*CONVOLUTIONS, nn.Linear)]
+    try:
+        args, kwargs = split(example)
+        data = kwargs if kwargs else args if len(args) > 1 else args[0]
+        with time_limit(seconds), warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            graph = tp.DependencyGraph().build_dependency(model, example_inputs=data)
+            found = list(graph.get_all_groups(ignored_layers=[], root_module_types=roots))
+    except TimedOut:
+        return [], f"Torch-Pruning took longer than {seconds:g} s"
+    except Exception as error:  # a third party's tracer on a stranger's model: any failure means "no proposal"
+        log.info("Torch-Pruning found no groups", exc_info=True)
+        return [], f"Torch-Pruning failed ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    names = {module: name for name, module in model.named_modules()}
+    return [group for group in (translate(raw, names) for raw in found) if group is not None], ""
+
+
+def translate(raw: Any, names: dict[nn.Module, str]) -> Group | None:
+    """A Torch-Pruning group of all channels of its root -> plain data; None if it holds something that we cannot cut."""
+    size = len(raw[0].idxs)
+    spots: dict[tuple[str, str], list[set[int]]] = {}
+    for item in raw:
+        module = item.dep.target.module
+        kind = type(module).__name__
+        if kind.startswith("_") and module not in names:
+            continue  # Torch-Pruning's place-holders for element-wise, concat, reshape operations
+        if module not in names:
+            return None
+        axis = "in" if "in_channels" in item.dep.handler.__name__ else "out"
+        if surgery.is_depthwise(module) or not hasattr(module, "in_channels") and not hasattr(module, "in_features"):
+            axis = "out"
+        table = spots.setdefault((names[module], axis), [set() for _ in range(size)])
+        for local, root in zip(item.idxs, item.root_idxs, strict=True):
+            table[root].add(int(local))
+    members = tuple(Member(name, axis, tuple(tuple(sorted(s)) for s in table)) for (name, axis), table in sorted(spots.items()))
+    return Group(names[raw[0].dep.target.module], size, members, "torch-pruning")
+
+
+def by_sequence(model: nn.Module, left: list[Layer], layers: dict[str, Layer]) -> list[Group]:
+    """Own rule: a layer and the next one that runs, if the sizes fit, such as a feed-forward pair or a GRU and its head.
+
+    Needs no tracer, only the order of execution; the law decides which of these guesses are true.
+    """
+    ordered = sorted(layers.values(), key=lambda layer: layer.order)
+    proposals = []
+    for layer in left:
+        following = [other for other in ordered if other.order > layer.order]
+        recurrent = isinstance(model.get_submodule(layer.name), RECURRENT)
+        for consumer in following[:3]:
+            proposal = pair(model, layer, consumer, "recurrent pair" if recurrent else "consecutive pair")
+            if proposal is not None:
+                proposals.append(proposal)
+                break
+    return proposals
+
+
+def pair(model: nn.Module, layer: Layer, consumer: Layer, rule: str) -> Group | None:
+    """``layer``'s outputs feed only ``consumer``: each channel once, or once per direction of a bidirectional layer."""
+    if layer.groups > 1 or consumer.groups > 1 or layer.out < 2 or consumer.inputs % layer.out:
+        return None
+    times = consumer.inputs // layer.out
+    recurrent = isinstance(model.get_submodule(layer.name), RECURRENT)
+    if times > (2 if recurrent else 1):
+        return None
+    own = tuple((c,) for c in range(layer.out))
+    read = tuple(tuple(c + layer.out * side for side in range(times)) for c in range(layer.out))
+    members = (Member(layer.name, "hidden" if recurrent else "out", own), Member(consumer.name, "in", read))
+    return Group(layer.name, layer.out, members, rule)
+
+
+def believe(model: nn.Module, example: Inputs, proposals: list[Group], reasons: dict[str, str]) -> dict[str, Group]:
+    """The proposals for which the law holds, tried together first and by halves where they fail together."""
+    if not proposals:
+        return {}
+    why = lawful(model, example, proposals)
+    if why is None:
+        return {group.name: group for group in proposals}
+    if len(proposals) == 1:
+        reasons[proposals[0].name] = why
+        return {}
+    middle = len(proposals) // 2
+    return {**believe(model, example, proposals[:middle], reasons), **believe(model, example, proposals[middle:], reasons)}
+
+
+def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None:
+    """None if cutting some channels of every group equals silencing their consumers; otherwise what went wrong."""
+    try:
+        silenced, cut = copy.deepcopy(model), copy.deepcopy(model)
+        chosen = []
+        for group in groups:
+            gone = torch.arange(0, group.size, max(2, group.size // 4))
+            surgery.silence(silenced, group, gone)
+            chosen.append((group, torch.tensor(sorted(set(range(group.size)) - set(gone.tolist())))))
+        surgery.apply(cut, surgery.plan(chosen, cut))
+        with torch.no_grad():
+            expected, got = call(silenced, example), call(cut, example)
+        if not close(got, expected, TOLERANCE):
+            return "its channels are read somewhere that no rule accounts for, or leave the model as output"
+    except Untreatable as error:
+        return str(error)
+    except (RuntimeError, ValueError, IndexError, AttributeError, TypeError, AssertionError, ZeroDivisionError) as error:
+        return f"its channels cannot be cut ({' '.join(str(error).split())[:120]})"
+    return None
+
+

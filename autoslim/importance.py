@@ -1,0 +1,98 @@
+"""How much a channel of a group matters, and which ones to keep.
+
+The score is what the channel's consumers read from it, the sum over consumers of ||W[:, c]||^2 * E[x_c^2]: the structured
+form of Wanda (Sun et al. 2024, https://arxiv.org/abs/2306.11695, eq. 1). Without samples it is the squared L2 norm of the
+weights that write it (Li et al. 2017, https://arxiv.org/abs/1608.08710), each layer scaled to mean one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoslim import surgery
+from autoslim.inputs import Inputs, call, tensors
+from autoslim.layers import RECURRENT
+from autoslim.structure import Group
+
+
+def keep_best(model: nn.Module, moments: Mapping[str, Tensor], group: Group, count: int) -> Tensor:
+    """Sorted indices, (count,) int64, of the group's most important root channels; all of them if it has fewer."""
+    scores = importance(model, moments, group)
+    return torch.topk(scores, min(count, group.size)).indices.sort().values
+
+
+def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Tensor]:
+    """{layer: E[x_c^2], (inputs,) float64} over ``samples`` for every layer whose input channels can be told apart."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def watch(name: str, channels: int) -> Any:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            x = tensors((args, kwargs))[0].detach()
+            last = isinstance(module, (nn.Linear, *RECURRENT))
+            if x.shape[-1 if last else 1] != channels:
+                return
+            flat = (x.reshape(-1, channels) if last else x.transpose(0, 1).flatten(1).t()).double()
+            sums[name] = sums.get(name, 0) + flat.square().sum(0)
+            counts[name] = counts.get(name, 0) + len(flat)
+        return hook
+
+    handles = []
+    for name, module in model.named_modules():
+        channels = getattr(module, "in_features", None) or getattr(module, "in_channels", None) or getattr(module, "input_size", None)
+        if isinstance(module, (nn.Linear, *RECURRENT)) or hasattr(module, "out_channels"):
+            handles.append(module.register_forward_hook(watch(name, channels), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            for inputs in samples:
+                call(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def importance(model: nn.Module, moments: Mapping[str, Tensor], group: Group) -> Tensor:
+    """(size,) one score per root channel; larger is more important."""
+    total = torch.zeros(group.size, dtype=torch.float64)
+    own = torch.zeros(group.size, dtype=torch.float64)
+    for member in group.members:
+        try:
+            module = model.get_submodule(member.module)
+        except AttributeError:
+            continue  # removed with its block
+        squares = moments.get(member.module)
+        if member.axis == "in" and squares is not None:
+            energy = column_norms(module) * squares
+            total += torch.stack([energy[list(spots)].sum() for spots in member.positions])
+        elif member.axis != "in" and (norms := row_norms(module)) is not None:
+            share = torch.stack([norms[list(spots)].sum() for spots in member.positions])
+            own += share / share.mean().clamp_min(1e-30)
+    return total if bool(total.any()) else own
+
+
+def column_norms(module: nn.Module) -> Tensor:
+    """Squared norm of the weights that read each input channel, (inputs,)."""
+    if isinstance(module, RECURRENT):
+        weights = [value for name, value in module.named_parameters() if name.startswith("weight_ih_l0")]
+        return sum(weight.detach().double().square().sum(0) for weight in weights)
+    weight = module.weight.detach().double().square()
+    if surgery.is_depthwise(module):
+        return weight.flatten(1).sum(1)
+    flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    return (weight.flatten(1).sum(1) if flipped else weight.transpose(0, 1).flatten(1).sum(1))
+
+
+def row_norms(module: nn.Module) -> Tensor | None:
+    """Squared norm of the weights that write each output channel, (outputs,); None for kinds that write none."""
+    if isinstance(module, RECURRENT):
+        gates = surgery.GATES[type(module).__name__]
+        rows = [v.detach().double().square().sum(1) for n, v in module.named_parameters() if n.startswith("weight_ih")]
+        return torch.stack([row.view(gates, -1).sum(0) for row in rows]).sum(0)
+    if isinstance(module, nn.Linear) or hasattr(module, "out_channels"):
+        weight = module.weight.detach().double().square()
+        flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+        return (weight.transpose(0, 1) if flipped else weight).flatten(1).sum(1)
+    return None

@@ -1,0 +1,104 @@
+"""The five doors. Each has few methods, and each docstring states what a member owes; tests/contracts runs over all members.
+
+A member is one file in the door's folder that defines ``Member``; its file name is its name in every YAML and flag.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoslim.candidate import Candidate, Outcome, Point
+from autoslim.space import SearchSpace
+
+if TYPE_CHECKING:
+    from autoslim.engine import Draft
+    from autoslim.inputs import Inputs
+    from autoslim.structure import Structure
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One thing that a technique may act on; ``layers`` are the layers it touches, ``facts`` what the technique must remember."""
+
+    name: str
+    layers: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Technique(Protocol):
+    """A way to make a model smaller or faster.
+
+    Obligations: ``effective`` returns None exactly when the value changes nothing, is idempotent, and never fails for a value
+    of ``values``; ``apply`` changes only ``draft`` (never the caller's model), raises Untreatable for what it cannot do, and
+    with no choices changes no bit.
+    """
+
+    order: int
+    values: tuple[Any, ...]
+
+    def units(self, structure: "Structure") -> dict[str, Unit]: ...
+    def effective(self, unit: Unit, value: Any) -> Any: ...
+    def apply(self, draft: "Draft", choices: Mapping[str, Any]) -> None: ...
+
+
+class Session(Protocol):
+    """An opened file. ``run`` takes inputs as the task gives them and returns outputs as forward() gave them; ``bind``
+    returns a call without arguments that runs once on fixed inputs and blocks until the result is there: what is timed."""
+
+    def run(self, inputs: "Inputs") -> Any: ...
+    def bind(self, inputs: "Inputs") -> Callable[[], Any]: ...
+
+
+class Runtime(Protocol):
+    """A way to ship a model as one file and to run that file.
+
+    Obligations: ``export`` writes exactly ``path`` and nothing beside it; ``open`` needs nothing but the file (no class of
+    the user's) and works in a fresh process; ``supports`` says which values of a technique become real in the file: a
+    missing technique means all its values do.
+    """
+
+    suffix: str
+    supports: Mapping[str, tuple[Any, ...]]
+
+    def export(self, draft: "Draft", example: "Inputs", calibration: Sequence["Inputs"], path: Path) -> tuple[str, ...]: ...
+    def open(self, path: Path, threads: int) -> Session: ...
+
+
+class Strategy(Protocol):
+    """Chooses the next point. Knows nothing of models, files or storages.
+
+    Obligations: ``ask`` depends only on (seed, number, what was told), so that a resumed search continues and never repeats
+    its first proposals; it returns a point of the space and a memo (plain data) which is handed back with ``tell``, in this
+    run or a later one. ``tell`` takes every outcome, in any order; truth only goes in, place-holders stay inside.
+    """
+
+    def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]: ...
+    def tell(self, number: int, point: Point, memo: Mapping[str, Any], outcome: Outcome) -> None: ...
+
+
+class Executor(Protocol):
+    """Runs candidates somewhere. ``outcomes`` yields each submitted candidate's end exactly once, as they end.
+
+    Obligations: a candidate that crashes, hangs or eats memory ends as Failed with its reason and harms no other; after
+    ``close`` no process is left.
+    """
+
+    slots: int
+
+    def prepare(self) -> Mapping[str, Any]: ...
+    def submit(self, candidate: Candidate) -> None: ...
+    def outcomes(self, seconds: float) -> Iterator[tuple[Candidate, Outcome]]: ...
+    def close(self) -> None: ...
+
+
+class Chart(Protocol):
+    """One figure: ``numbers`` (study tables -> plain data, tested) and ``ink`` (plain data -> PNG file)."""
+
+    title: str
+
+    def numbers(self, tables: Mapping[str, Any]) -> Mapping[str, Any]: ...
+    def ink(self, numbers: Mapping[str, Any], path: Path) -> None: ...
+
+
+__all__ = ["Chart", "Executor", "Runtime", "SearchSpace", "Session", "Strategy", "Technique", "Unit"]

@@ -1,0 +1,92 @@
+"""Which weighted layers a model runs, in which order, with which parameters and multiply-accumulates."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoslim.inputs import Inputs, batch_size, call, tensors
+from autoslim.structure import Layer
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+RECURRENT = (nn.GRU, nn.LSTM, nn.RNN)
+COUNTED = (*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, *RECURRENT)
+#: parameters that cost no multiply-accumulate worth naming: folded, looked up or element-wise
+CHEAP = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU,
+         nn.InstanceNorm1d, nn.InstanceNorm2d)
+
+
+def macs_of(module: nn.Module, inputs: Any, output: Any) -> int:
+    """Multiply-accumulates of one call, by the textbook formula of each kind; biases are not counted."""
+    if isinstance(module, nn.Linear):
+        return tensors(inputs)[0].numel() * module.out_features
+    if isinstance(module, RECURRENT):
+        steps = tensors(inputs)[0].numel() // module.input_size
+        return steps * sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight_"))
+    weights_per_position = module.weight.numel()
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return tensors(inputs)[0].numel() // module.in_channels * weights_per_position
+    return tensors(output)[0].numel() // module.out_channels * weights_per_position
+
+
+def weighted(model: nn.Module) -> dict[str, nn.Module]:
+    """{name: module} of the layers that count, each module once, under its first name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, COUNTED)}
+
+
+def trace(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tuple[str, ...]]:
+    """({name: Layer} in the order of execution, names of what is not counted), from one run on ``example``.
+
+    Nothing but forward hooks is used, so control flow, dicts and custom modules do not matter.
+    """
+    found: dict[str, Layer] = {}
+    names = {module: name for name, module in weighted(model).items()}
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        name = names[module]
+        per_sample = macs_of(module, (args, kwargs), output) // max(batch, 1)
+        if name in found:
+            known = found[name]
+            found[name] = replace(known, macs=known.macs + per_sample, calls=known.calls + 1)
+        else:
+            found[name] = describe(name, module, per_sample, len(found))
+
+    batch = batch_size(example)
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in names]
+    try:
+        with torch.no_grad():
+            call(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found, uncounted(model, found)
+
+
+def describe(name: str, module: nn.Module, macs: int, order: int) -> Layer:
+    """The Layer of one module; parameters are its own, children included."""
+    params = sum(parameter.numel() for parameter in module.parameters())
+    kind = type(module).__name__
+    if isinstance(module, nn.Linear):
+        return Layer(name, kind, params, macs, module.out_features, module.in_features, order=order)
+    if isinstance(module, RECURRENT):
+        return Layer(name, kind, params, macs, module.hidden_size, module.input_size, order=order)
+    return Layer(name, kind, params, macs, module.out_channels, module.in_channels, tuple(module.kernel_size), module.groups, order=order)
+
+
+def uncounted(model: nn.Module, found: dict[str, Layer]) -> tuple[str, ...]:
+    """What the MAC count leaves out, in words: weighted layers that never ran and parameters of kinds without a formula."""
+    notes = [f"{name}: never ran on the example input" for name in weighted(model) if name not in found]
+    for name, module in model.named_modules():
+        own: list[Tensor] = list(module.parameters(recurse=False))
+        if own and not isinstance(module, (*COUNTED, *CHEAP)):
+            notes.append(f"{name or 'model'} ({type(module).__name__}): {sum(p.numel() for p in own)} parameters of a kind without a MAC formula")
+    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+        notes.append("MultiheadAttention: products inside the attention are not counted")
+    return tuple(notes)
+
+
+def count(model: nn.Module, example: Inputs) -> tuple[int, int]:
+    """(parameters of the whole model, counted multiply-accumulates for one sample)."""
+    layers, _ = trace(model, example)
+    return sum(parameter.numel() for parameter in model.parameters()), sum(layer.macs for layer in layers.values())

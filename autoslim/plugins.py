@@ -1,0 +1,35 @@
+"""Doors are folders: a member's file name is its name. Nothing is registered by hand, nothing loads before it is named."""
+
+import ast
+import importlib
+from pathlib import Path
+from typing import Any
+
+from autoslim.errors import UserError
+
+DOORS = ("techniques", "runtimes", "strategies", "executors", "charts")
+HERE = Path(__file__).parent
+
+
+def names(door: str) -> tuple[str, ...]:
+    """The members of a door, by file name, sorted; nothing is imported."""
+    return tuple(sorted(path.stem for path in (HERE / door).glob("*.py") if not path.stem.startswith("_")))
+
+
+def summary(door: str, name: str) -> str:
+    """First line of a member's docstring, read without importing it."""
+    text = ast.get_docstring(ast.parse((HERE / door / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    return text.splitlines()[0] if text else ""
+
+
+def load(door: str, name: str, **options: Any) -> Any:
+    """A new member. Raises UserError for an unknown name, an unknown option or a library that is not installed."""
+    if name not in names(door):
+        raise UserError(f"{door}: got {name!r}, allowed: {', '.join(names(door))}")
+    try:
+        module = importlib.import_module(f"autoslim.{door}.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("autoslim"):
+            raise
+        raise UserError(f"{door} {name}: needs the package {error.name!r}, which is not installed; pip install {error.name}") from None
+    return module.Member(**options)

@@ -1,0 +1,240 @@
+"""Win back accuracy without labels: batch-norm re-estimation, bias correction, short distillation from the original.
+
+Every step is judged by the gap between the compressed model's outputs and the original's on held-out inputs from the train
+split, and undone if it did not narrow it: more recovery is not better (small samples make re-estimation noisy, and a short
+distillation can wreck a mild cut), so "nothing" is always a candidate.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from autoslim import host
+from autoslim.engine import Draft
+from autoslim.errors import UserError
+from autoslim.inputs import Inputs, call, tensors
+from autoslim.layers import COUNTED
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+DEFAULTS: dict[str, Any] = {"bn": True, "bias": True, "distill_steps": 0, "lr": 1e-3, "labels": 0.0}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One batch to learn from: inputs, the original's outputs, and the targets (None where the task has none)."""
+
+    inputs: Inputs
+    outputs: Any
+    targets: Any = None
+
+
+def check(settings: Mapping[str, Any], source: str = "recovery") -> dict[str, Any]:
+    """The settings with defaults filled in. Raises UserError for an unknown key or a value out of range."""
+    for name, value in settings.items():
+        if name not in DEFAULTS:
+            raise UserError(f"{source}: unknown key {name!r}, allowed: {', '.join(DEFAULTS)}")
+        good = isinstance(value, bool) if isinstance(DEFAULTS[name], bool) else isinstance(value, int | float) and value >= 0
+        if not good:
+            raise UserError(f"{source}: {name} is {value!r}, allowed: {'true or false' if isinstance(DEFAULTS[name], bool) else 'a number from 0'}")
+    return DEFAULTS | dict(settings)
+
+
+def gap(outputs: Any, reference: Any) -> Tensor:
+    """How far outputs are from the original's, a scalar that can be differentiated.
+
+    Class scores, one (n, classes) tensor: the KL divergence from the original's distribution (Hinton et al. 2015,
+    https://arxiv.org/abs/1503.02531, temperature 1). Anything else: mean squared error of every floating tensor, in units of
+    the original's own mean square.
+    """
+    got, want = tensors(outputs), tensors(reference)
+    if len(want) == 1 and want[0].dim() == 2 and want[0].shape[1] > 1 and want[0].is_floating_point():
+        return F.kl_div(F.log_softmax(got[0], 1), F.log_softmax(want[0], 1), reduction="batchmean", log_target=True)
+    errors = [F.mse_loss(a, b) / b.square().mean().clamp_min(1e-12) for a, b in zip(got, want, strict=True) if b.is_floating_point()]
+    if not errors:
+        return torch.zeros(())
+    return torch.stack(errors).mean()
+
+
+def recover(
+    draft: Draft,
+    teacher: nn.Module,
+    lessons: Sequence[Lesson],
+    held: Sequence[Lesson],
+    settings: Mapping[str, Any],
+    *,
+    loss: Callable[..., Tensor] | None = None,
+    pause: Callable[[], None] = lambda: None,
+    seed: int = 0,
+) -> list[str]:
+    """Improve ``draft.model`` in place; returns what each step did to the gap on ``held``, in words.
+
+    ``lessons`` and ``held`` are disjoint batches of the train split. ``pause`` is called between batches. A draft that only
+    sets bits is left alone: its float model is the original.
+    """
+    settings = check(settings)
+    notes: list[str] = []
+    if not (draft.kept or draft.replaced or draft.masks):
+        return notes
+    steps: list[tuple[str, Callable[[nn.Module], None]]] = []
+    if settings["bn"] and any(isinstance(module, BATCH_NORMS) for module in draft.model.modules()):
+        steps.append(("batch-norm re-estimation", lambda model: reestimate(model, lessons, pause)))
+    if settings["bias"]:
+        steps.append(("bias correction", lambda model: correct_bias(model, teacher, draft, lessons, pause)))
+    best = judge(draft.model, held, pause)
+    for name, act in steps:
+        trial = copy.deepcopy(draft.model)
+        act(trial)
+        after = judge(trial, held, pause)
+        notes.append(f"{name}: gap {best:.4g} -> {after:.4g}, {'kept' if after < best else 'undone'}")
+        if after < best:
+            draft.model, best = trial, after
+    if settings["distill_steps"]:
+        draft.model, after, step = distil(draft, lessons, held, settings, best, loss, pause, seed)
+        notes.append(f"distillation: gap {best:.4g} -> {after:.4g} at step {step} of {int(settings['distill_steps'])}")
+    return notes
+
+
+def judge(model: nn.Module, held: Sequence[Lesson], pause: Callable[[], None]) -> float:
+    """Mean gap over the held-out batches; infinite where it is not a number."""
+    total = 0.0
+    with torch.no_grad():
+        for lesson in held:
+            pause()
+            total += float(gap(call(model, lesson.inputs), lesson.outputs))
+    mean = total / max(len(held), 1)
+    return mean if mean == mean else float("inf")
+
+
+def reestimate(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], None]) -> None:
+    """Batch-norm statistics of the compressed model (Li et al. 2020, EagleEye, https://arxiv.org/abs/2007.02491)."""
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+        norm.train()
+    with torch.no_grad():
+        for lesson in lessons:
+            pause()
+            call(model, lesson.inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def correct_bias(model: nn.Module, teacher: nn.Module, draft: Draft, lessons: Sequence[Lesson], pause: Callable[[], None]) -> None:
+    """Shift each layer's bias so that its mean output equals the original's (Nagel et al. 2019,
+    https://arxiv.org/abs/1906.04721, section 4.2), in the order of execution, so that later layers see corrected inputs."""
+    batches = [lesson.inputs for lesson in lessons[:4]]
+    wanted = {name: total / count for name, (total, count) in output_sums(teacher, batches, pause).items()}
+    for lesson_index, inputs in enumerate(batches):
+        pause()
+        handles = [
+            module.register_forward_hook(shifter(wanted[name], draft.kept.get((name, "out")), 1.0 / (lesson_index + 1)))
+            for name, module in model.named_modules()
+            if name in wanted and isinstance(module, COUNTED) and getattr(module, "bias", None) is not None
+        ]
+        try:
+            with torch.no_grad():
+                call(model, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def shifter(wanted: Tensor, kept: Tensor | None, rate: float) -> Any:
+    """A hook that moves a layer's bias towards the wanted mean and hands the corrected output on."""
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        target = wanted if kept is None else wanted[kept]
+        if not isinstance(output, Tensor) or len(target) != len(module.bias):
+            return None
+        dim = -1 if isinstance(module, nn.Linear) else 1
+        mean = output.movedim(dim, -1).reshape(-1, len(target)).mean(0)
+        delta = (target - mean) * rate
+        module.bias.data += delta
+        shape = [1] * output.dim()
+        shape[dim] = len(target)
+        return output + delta.view(shape)
+    return hook
+
+
+def output_sums(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[], None]) -> dict[str, tuple[Tensor, int]]:
+    """{layer: (sum of its outputs per channel, number of positions)} for convolutions and linear layers."""
+    sums: dict[str, tuple[Tensor, int]] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                flat = output.movedim(-1 if isinstance(module, nn.Linear) else 1, -1).flatten(0, -2)
+                total, count = sums.get(name, (0, 0))
+                sums[name] = total + flat.sum(0), count + len(flat)
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()
+               if isinstance(module, COUNTED) and getattr(module, "bias", None) is not None]
+    try:
+        with torch.no_grad():
+            for inputs in batches:
+                pause()
+                call(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sums
+
+
+def distil(
+    draft: Draft,
+    lessons: Sequence[Lesson],
+    held: Sequence[Lesson],
+    settings: Mapping[str, Any],
+    start: float,
+    loss: Callable[..., Tensor] | None,
+    pause: Callable[[], None],
+    seed: int,
+) -> tuple[nn.Module, float, int]:
+    """(best model, its gap, the step it was reached at); step 0, the model as it came, always takes part.
+
+    Adam with a cosine schedule on the gap to the original's outputs, plus ``labels`` times the task's loss where the task
+    has targets. On processors with bfloat16 units the forward and backward passes run in that type (measured three times
+    faster); weights, optimizer and every judgement stay in float32. Batch-norm statistics stay fixed; zeros of sparse layers stay zero. Raises nothing: a divergence loses to
+    step 0.
+    """
+    model = copy.deepcopy(draft.model).eval()
+    total, weight = int(settings["distill_steps"]), float(settings["labels"])
+    trainable = [parameter.requires_grad_(True) for parameter in model.parameters() if parameter.is_floating_point()]
+    optimizer = torch.optim.Adam(trainable, lr=float(settings["lr"]))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(total, 1))
+    masks = {name: mask for name, mask in draft.masks.items()}
+    low_precision = "avx512_bf16" in host.instruction_sets()
+    generator = torch.Generator().manual_seed(seed)
+    best, best_model, best_step = start, draft.model, 0
+    order: list[int] = []
+    for step in range(1, total + 1):
+        pause()
+        if not order:
+            order = torch.randperm(len(lessons), generator=generator).tolist()
+        lesson = lessons[order.pop()]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low_precision):
+            outputs = call(model, lesson.inputs)
+        outputs = pytree.tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) and leaf.dtype == torch.bfloat16 else leaf, outputs)
+        objective = gap(outputs, lesson.outputs)
+        if weight and loss is not None and lesson.targets is not None:
+            objective = objective + weight * loss(outputs, lesson.targets)
+        optimizer.zero_grad()
+        objective.backward()
+        optimizer.step()
+        schedule.step()
+        for name, mask in masks.items():
+            model.get_submodule(name).weight.data.mul_(mask)
+        if step == total or step % max(total // 4, 1) == 0:
+            found = judge(model, held, pause)
+            if found < best:
+                best, best_model, best_step = found, copy.deepcopy(model), step
+    return best_model, best, best_step

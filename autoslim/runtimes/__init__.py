@@ -1,0 +1,1 @@
+"""Door: ways to ship a model as one file and run it."""

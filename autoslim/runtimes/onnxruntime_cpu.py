@@ -1,0 +1,151 @@
+"""ONNX Runtime on the CPU: one .onnx file, integer QDQ kernels for the layers whose bits are 8 (the default runtime)."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from autoslim import packing
+from autoslim.engine import Draft
+from autoslim.errors import Untreatable
+from autoslim.inputs import Inputs, batch_size, call, split
+from autoslim.onnx_int8 import quantise
+
+OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
+
+
+class Member:
+    """Exports with the dynamo exporter, quantises per layer, opens with pinned session options; see the module."""
+
+    suffix = ".onnx"
+    supports = {"bits": (32, 8)}
+
+    def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
+        """Write ``path``; returns notes. Raises Untreatable if the model cannot be exported."""
+        model, notes = export_float(draft.model, example, dynamic_shapes)
+        if draft.bits:
+            with torch.no_grad():
+                model, more = quantise(model, draft, [packing.numpy_feed([i.name for i in model.graph.input], x) for x in self._fit(model, calibration)])
+            notes += more
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        onnx.save_model(model, str(partial), save_as_external_data=False)
+        partial.replace(path)
+        return tuple(notes)
+
+    @staticmethod
+    def _fit(model: onnx.ModelProto, calibration: Sequence[Inputs]) -> list[Inputs]:
+        """Calibration batches in the batch size that the graph takes."""
+        fixed = _meta(model).get(BATCH, "")
+        if not fixed:
+            return list(calibration)
+        size = int(fixed)
+        from autoslim.inputs import rows
+        return [rows(x, s, s + size) for x in calibration for s in range(0, batch_size(x) - size + 1, size)]
+
+    def open(self, path: Path, threads: int) -> "OnnxSession":
+        return OnnxSession(path, threads)
+
+
+class OnnxSession:
+    """One opened file."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # an idle session must not eat the other's core
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            raise Untreatable(f"onnxruntime_cpu: the file does not open ({' '.join(str(error).split())[:200]})") from error
+        meta = self._session.get_modelmeta().custom_metadata_map
+        self._outputs, self._batch = meta.get(OUTPUTS), meta.get(BATCH, "")
+        self.names = [node.name for node in self._session.get_inputs()]
+        self._types = {node.name: node.type for node in self._session.get_inputs()}
+
+    def run(self, inputs: Inputs) -> Any:
+        """Outputs as forward() gives them, as torch tensors."""
+        if self._batch:
+            return packing.in_batches(self._once, inputs, int(self._batch))
+        return self._once(inputs)
+
+    def _once(self, inputs: Inputs) -> Any:
+        values = [torch.from_numpy(np.asarray(v)) for v in self._session.run(None, packing.numpy_feed(self.names, inputs))]
+        return packing.restore_outputs(self._outputs, values) if self._outputs else values[0] if len(values) == 1 else tuple(values)
+
+    def bind(self, inputs: Inputs) -> Callable[[], Any]:
+        feed = packing.numpy_feed(self.names, inputs)
+        session = self._session
+        return lambda: session.run(None, feed)
+
+    def random_inputs(self) -> dict[str, Any]:
+        """Inputs of the file's own shapes (free axes 1), for timing a file that comes without a task."""
+        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+        feed = {}
+        for node in self._session.get_inputs():
+            shape = [d if isinstance(d, int) else 1 for d in node.shape]
+            feed[node.name] = torch.from_numpy(np.zeros(shape, kinds.get(node.type, np.float32)))
+        return feed
+
+
+def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) -> tuple[onnx.ModelProto, list[str]]:
+    """(float graph with its weights inside, notes). The batch axis is free where the model allows it."""
+    with torch.no_grad():
+        outputs = packing.describe_outputs(call(model, example))
+    pair = packing.twice(example)
+    attempts = []
+    if dynamic_shapes is not None:
+        attempts.append((example, dynamic_shapes, ""))
+    attempts.append((pair, packing.batch_axes(pair, torch.export.Dim.DYNAMIC), ""))
+    attempts.append((example, None, str(batch_size(example))))
+    trouble: Exception | None = None
+    for inputs, shapes, fixed in attempts:
+        try:
+            proto = _dynamo(model, inputs, shapes)
+        except Exception as error:  # the exporter raises whatever the traced code raises
+            trouble = error
+            continue
+        _annotate(proto, outputs, fixed)
+        return proto, ["the file takes a fixed batch: the exporter could not free the batch axis"] if fixed else []
+    raise Untreatable(f"onnxruntime_cpu: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+
+
+def _dynamo(model: nn.Module, inputs: Inputs, shapes: Any) -> onnx.ModelProto:
+    args, kwargs = split(inputs)
+    if shapes is not None and not isinstance(shapes, dict):
+        shapes = tuple(shapes) if isinstance(shapes, tuple | list) else (shapes,)
+    elif shapes is not None and not kwargs:
+        shapes = (shapes,)
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(model, args, kwargs=kwargs or None, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            program.save(str(path), external_data=False)
+            return onnx.load(str(path))
+    finally:
+        quiet.setLevel(level)
+
+
+def _annotate(proto: onnx.ModelProto, outputs: str, fixed: str) -> None:
+    onnx.helper.set_model_props(proto, {OUTPUTS: outputs, BATCH: fixed})
+
+
+def _meta(proto: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in proto.metadata_props}

@@ -1,0 +1,80 @@
+"""PyTorch itself: an exported program (.pt2) run eagerly, in float; the same door for machines without ONNX Runtime."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoslim import packing
+from autoslim.engine import Draft
+from autoslim.errors import Untreatable
+from autoslim.inputs import Inputs, batch_size, call, split, tensors
+
+
+class Member:
+    """torch.export to one file; no integer kernels, so bits stay at 32."""
+
+    suffix = ".pt2"
+    supports = {"bits": (32,)}
+
+    def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
+        """Write ``path``; returns notes. Raises Untreatable if the model cannot be exported or asks for integers."""
+        if any(bits != 32 for bits in draft.bits.values()):
+            raise Untreatable("torch_eager: has no integer kernels; allowed bits: 32")
+        with torch.no_grad():
+            outputs = packing.describe_outputs(call(draft.model, example))
+        pair = packing.twice(example)
+        trouble: Exception | None = None
+        for inputs, axes, fixed in ((pair, packing.batch_axes(pair, torch.export.Dim.DYNAMIC), ""), (example, None, str(batch_size(example)))):
+            args, kwargs = split(inputs)
+            shapes = axes if axes is None or kwargs else tuple(axes) if isinstance(axes, tuple | list) else (axes,)
+            try:
+                program = torch.export.export(draft.model, args, kwargs or None, dynamic_shapes=shapes)
+            except Exception as error:  # the tracer raises whatever the traced code raises
+                trouble = error
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.stem + ".partial.pt2")
+            torch.export.save(program, str(partial), extra_files={"autoslim.outputs": outputs, "autoslim.batch": fixed})
+            partial.replace(path)
+            return ("the file takes a fixed batch: the exporter could not free the batch axis",) if fixed else ()
+        raise Untreatable(f"torch_eager: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+
+    def open(self, path: Path, threads: int) -> "EagerSession":
+        return EagerSession(path, threads)
+
+
+class EagerSession:
+    """One opened program. ``threads`` is PyTorch's setting for the whole process, so it is set at every run."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        extra = {"autoslim.outputs": "", "autoslim.batch": ""}
+        try:
+            self._module = torch.export.load(str(path), extra_files=extra).module()
+        except Exception as error:  # zip, pickle and schema errors have no common base
+            raise Untreatable(f"torch_eager: the file does not open ({' '.join(str(error).split())[:200]})") from error
+        self._outputs, self._batch, self._threads = extra["autoslim.outputs"], extra["autoslim.batch"], threads
+
+    def run(self, inputs: Inputs) -> Any:
+        """Outputs as forward() gives them."""
+        if self._batch:
+            return packing.in_batches(self._once, inputs, int(self._batch))
+        return self._once(inputs)
+
+    def _once(self, inputs: Inputs) -> Any:
+        with torch.no_grad():
+            return packing.restore_outputs(self._outputs, tensors(call(self._module, inputs)))
+
+    def bind(self, inputs: Inputs) -> Callable[[], Any]:
+        args, kwargs = split(inputs)
+
+        def run() -> Any:
+            before = torch.get_num_threads()
+            torch.set_num_threads(self._threads)
+            try:
+                with torch.no_grad():
+                    return self._module(*args, **kwargs)
+            finally:
+                torch.set_num_threads(before)
+        return run

@@ -1,0 +1,119 @@
+"""The set of recipes that a search may ask for: flat, finite domains, each bound to the units it decides."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoslim.candidate import Point
+from autoslim.recipe import Recipe, Step
+
+RECOVERY = "recovery"
+#: techniques whose last value makes a model smaller and faster whatever the others do
+CORNER = ("channels", "depth", "bits")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One decision of the search.
+
+    ``choices`` are plain scalars, mildest first, as tables and dashboards show them. ``effects[i]`` lists what choice i does:
+    (unit, effective value) pairs; a choice that changes nothing has none. ``ordered`` says that neighbours are alike, so
+    that samplers may treat the choice as a number.
+    """
+
+    name: str
+    technique: str
+    choices: tuple[Any, ...]
+    effects: tuple[tuple[tuple[str, Any], ...], ...]
+    ordered: bool = False
+
+    @property
+    def identity(self) -> Any:
+        """The choice that changes least: the one without effects, else the first."""
+        return next((choice for choice, effect in zip(self.choices, self.effects, strict=True) if not effect), self.choices[0])
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Domains by name. Every combination of choices is a point, every point decodes to one canonical recipe."""
+
+    domains: tuple[Domain, ...]
+    fixed_recovery: Mapping[str, Any]
+
+    def decode(self, point: Point) -> Recipe:
+        """The recipe of a point. A recipe that removes nothing needs no recovery and carries none."""
+        steps: list[Step] = []
+        recovery = dict(self.fixed_recovery)
+        for domain in self.domains:
+            index = domain.choices.index(point[domain.name])
+            if domain.technique == RECOVERY:
+                recovery[domain.name.split(":", 1)[1]] = point[domain.name]
+            else:
+                steps += [Step(domain.technique, unit, value) for unit, value in domain.effects[index]]
+        gone = [step.unit for step in steps if step.technique == "depth"]
+        steps = [step for step in steps if step.technique == "depth" or not any(step.unit.startswith(block + ".") for block in gone)]
+        changed = {step.technique for step in steps} - {"bits"}
+        return Recipe.of(steps, recovery if changed else {})
+
+    def identity(self) -> dict[str, Any]:
+        """The point that leaves the model untouched."""
+        return {domain.name: domain.choices[-1] if domain.technique == RECOVERY else domain.identity for domain in self.domains}
+
+    def uniform(self, **values: int) -> dict[str, Any]:
+        """All domains of the named techniques at the same position of their choices, the others at their identity."""
+        point = self.identity()
+        for domain in self.domains:
+            if domain.technique in values:
+                point[domain.name] = domain.choices[min(values[domain.technique], len(domain.choices) - 1)]
+        return point
+
+    def depth_of(self, technique: str) -> int:
+        """Largest number of choices that a domain of the technique has; 0 where it has no domain."""
+        return max((len(domain.choices) for domain in self.domains if domain.technique == technique), default=0)
+
+    def strongest(self) -> dict[str, Any]:
+        """The corner that bounds what a search can reach: most channels gone, all blocks gone, fewest bits."""
+        return self.uniform(**{name: 10_000 for name in CORNER})
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Uniform points worth knowing before any search: each technique alone at each of its values, and with fewest bits."""
+        lowest = {"bits": 10_000} if self.depth_of("bits") > 1 else {}
+        points = [self.identity()] + ([self.uniform(**lowest)] if lowest else [])
+        for technique in dict.fromkeys(domain.technique for domain in self.domains):
+            if technique in ("bits", RECOVERY):
+                continue
+            for position in range(self.depth_of(technique)):
+                for extra in (lowest, {}) if lowest else ({},):
+                    points.append(self.uniform(**{technique: position, **extra}))
+        points.append(self.strongest())
+        unique = {json.dumps(point, sort_keys=True): point for point in points}
+        return list(unique.values())
+
+    def rivals(self) -> dict[str, dict[str, Any]]:
+        """The trivial rivals that every report shows, by label: uniform int8 and uniform channel pruning at two ratios."""
+        found: dict[str, dict[str, Any]] = {}
+        if self.depth_of("bits") > 1:
+            found["uniform-int8"] = self.uniform(bits=10_000)
+        values = next((domain.choices for domain in self.domains if domain.technique == "channels" and len(domain.choices) == self.depth_of("channels")), ())
+        for position in range(1, min(3, len(values))):
+            found[f"uniform-channels-{values[position]}"] = self.uniform(channels=position)
+        return found
+
+    @property
+    def size(self) -> int:
+        """How many points there are."""
+        return int(_product(len(domain.choices) for domain in self.domains))
+
+    def points(self) -> Any:
+        """Every point, for small spaces and tests."""
+        for choices in itertools.product(*(domain.choices for domain in self.domains)):
+            yield {domain.name: choice for domain, choice in zip(self.domains, choices, strict=True)}
+
+
+def _product(numbers: Any) -> int:
+    total = 1
+    for number in numbers:
+        total *= number
+    return total

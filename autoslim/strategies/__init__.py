@@ -1,0 +1,1 @@
+"""Door: ways to choose the next point."""

@@ -1,0 +1,1 @@
+"""Door: ways to make a model smaller or faster. One file, one technique."""

@@ -1,0 +1,150 @@
+"""The one ruler: how long a call takes, always against another call timed in turn, and alone on the machine.
+
+A pair is one run of each; the order alternates (A B, B A), because a fixed order favours one side (measured: 1.4 %). Blocks
+of pairs are added until the 95 % interval of the median ratio is narrow enough or the time is used up.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoslim.metrics import Value
+
+BLOCK = 16
+MIN_PAIRS = 48
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Result of one comparison of a candidate with the baseline; times in milliseconds.
+
+    ``ratio`` is candidate over baseline, the median of the pairs' ratios; all intervals are 95 % (order statistics).
+    ``converged`` says whether the ratio's interval reached the asked width before time ran out.
+    """
+
+    ratio: Value
+    p50: Value
+    p95: float
+    baseline_p50: Value
+    pairs: int
+    converged: bool
+
+
+def compare(candidate: Callable[[], object], baseline: Callable[[], object], *, width: float = 0.03, seconds: float = 3.0) -> Timing:
+    """Time two blocking calls in turn. ``width`` is the wished full width of the ratio's interval, relative to the ratio."""
+    for call in (baseline, candidate):
+        warm_up(call)
+    times: list[tuple[float, float]] = []
+    stop = time.perf_counter() + seconds
+    flip = False
+    while True:
+        for _ in range(BLOCK):
+            first, second = (baseline, candidate) if flip else (candidate, baseline)
+            a, b = clock(first), clock(second)
+            times.append((b, a) if flip else (a, b))
+            flip = not flip
+        ratio = median_interval([c / b for c, b in times])
+        narrow = (ratio.high - ratio.low) <= width * ratio.value
+        if len(times) >= MIN_PAIRS and (narrow or time.perf_counter() > stop):
+            break
+    mine, base = [c for c, _ in times], [b for _, b in times]
+    return Timing(ratio, median_interval(mine), float(np.percentile(mine, 95)), median_interval(base), len(times), bool(narrow))
+
+
+def warm_up(call: Callable[[], object], runs: int = 5, seconds: float = 0.05) -> None:
+    stop = time.perf_counter() + seconds
+    done = 0
+    while done < runs or time.perf_counter() < stop:
+        call()
+        done += 1
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Milliseconds of one call, by the monotonic clock."""
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def median_interval(samples: list[float]) -> Value:
+    """The median with its distribution-free 95 % interval: order statistics n/2 -+ 0.98 sqrt(n) (normal approximation of the
+    binomial), which assumes nothing about the shape of the noise."""
+    ordered = np.sort(np.asarray(samples, dtype=float))
+    n = len(ordered)
+    half = 0.98 * np.sqrt(n)
+    low, high = max(0, int(np.floor(n / 2 - half))), min(n - 1, int(np.ceil(n / 2 + half)))
+    return Value(float(np.median(ordered)), float(ordered[low]), float(ordered[high]))
+
+
+class Machine:
+    """Shared by all of AutoSlim's processes on this machine: work goes on together, a timing has the machine alone.
+
+    Two files hold advisory locks, which the system frees when a process dies. A process that wants to time takes ``gate``
+    and then ``room`` exclusively; working processes hold ``room`` shared, and pass through ``gate`` at every pause, so that
+    a waiting timer gets its turn.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or Path(tempfile.gettempdir())
+        self._gate = self._open(folder / "autoslim.gate.lock")
+        self._room = self._open(folder / "autoslim.room.lock")
+        self._working = 0
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:  # another user's file: a read lock needs no more
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _enter(self) -> None:
+        fcntl.flock(self._gate, fcntl.LOCK_SH)
+        fcntl.flock(self._room, fcntl.LOCK_SH)
+        fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the machine together with other workers; waits while a timing is under way."""
+        if not self._working:
+            self._enter()
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working:
+                fcntl.flock(self._room, fcntl.LOCK_UN)
+
+    def pause(self) -> None:
+        """Let a waiting timer pass. Call it often while working; costs microseconds when nobody waits."""
+        if not self._working:
+            return
+        try:
+            fcntl.flock(self._gate, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+            self._enter()
+        else:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the machine for a timing: waits until all work pauses."""
+        if self._working:
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        fcntl.flock(self._room, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+            if self._working:
+                self._enter()
