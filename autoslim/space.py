@@ -10,6 +10,8 @@ from autoslim.candidate import Point
 from autoslim.recipe import Recipe, Step
 
 RECOVERY = "recovery"
+#: how units may be tied into one decision: each alone, by parent module, by stage of the network, all together
+TIES = ("none", "block", "stage", "all")
 #: techniques whose last value makes a model smaller and faster whatever the others do
 CORNER = ("channels", "depth", "bits")
 

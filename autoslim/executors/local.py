@@ -1,0 +1,179 @@
+"""Worker processes on this machine: a crash, a hang or a memory hog ends its candidate and nothing else."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autoslim.candidate import Candidate, Failed, Outcome
+from autoslim.errors import AutoSlimError, UserError
+from autoslim.host import physical_cores
+
+START_SECONDS = 600.0
+
+
+class Worker:
+    """One process and the socket to it."""
+
+    def __init__(self, log: Path) -> None:
+        ours, theirs = socket.socketpair()
+        self.log = log
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "autoslim.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True)
+        theirs.close()
+        self.channel = Connection(ours.detach())
+        self.candidate: Candidate | None = None
+        self.started = 0.0
+        self.peak = 0
+
+    def ask(self, verb: str, payload: Any = None, seconds: float = START_SECONDS) -> Any:
+        """Send and wait. Raises UserError or AutoSlimError with the worker's reason."""
+        self.channel.send((verb, payload))
+        return self.answer(seconds)
+
+    def answer(self, seconds: float) -> Any:
+        if not self.channel.poll(seconds):
+            self.kill()
+            raise AutoSlimError(f"a worker gave no answer for {seconds:g} s; its log: {self.log}")
+        try:
+            kind, payload = self.channel.recv()
+        except (EOFError, OSError):
+            raise AutoSlimError(f"a worker process ended ({how_ended(self.process)}); its log: {self.log}") from None
+        if kind == "user":
+            raise UserError(payload)
+        if kind == "error":
+            raise AutoSlimError(f"{payload}; the trace is in {self.log}")
+        return payload
+
+    def kill(self) -> None:
+        """End the process and its children at once."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self.channel.close()
+
+
+class Member:
+    """``workers`` processes (default: one per physical core), each with its share of the cores; see the module."""
+
+    def __init__(self, job: Any, workers: int = 0, trial_timeout: float = 0.0, trial_memory_mb: float = 0.0) -> None:
+        if workers < 0:
+            raise UserError(f"--workers: got {workers}, allowed: an integer from 1 (0 = one per physical core)")
+        self.slots = workers or physical_cores()
+        self._job = replace(job, work_threads=max(1, physical_cores() // self.slots))
+        self._timeout, self._memory = trial_timeout, trial_memory_mb * 1e6
+        self._workers: list[Worker] = []
+        self._prepared: Any = None
+        self.peak_bytes = 0
+
+    def prepare(self) -> Any:
+        """Start the first worker, which looks at the model and measures it; the others start when they are needed."""
+        first = self._start()
+        self._workers.append(first)
+        self._prepared = first.ask("prepare")
+        return self._prepared
+
+    def attach(self, prepared: Any) -> None:
+        """Work with these facts, those of an earlier run of the same study where there was one."""
+        self._prepared = prepared
+        for worker in self._workers:
+            worker.ask("attach", prepared)
+
+    def _start(self) -> Worker:
+        worker = Worker(Path(self._job.out) / "worker.log")
+        try:
+            worker.ask("job", self._job)
+            if self._prepared is not None:
+                worker.ask("attach", self._prepared)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
+
+    def submit(self, candidate: Candidate) -> None:
+        """Hand a candidate to a free worker. The caller keeps at most ``slots`` under way."""
+        idle = next((worker for worker in self._workers if worker.candidate is None), None)
+        if idle is None:
+            idle = self._start()
+            self._workers.append(idle)
+        idle.candidate, idle.started = candidate, time.monotonic()
+        idle.channel.send(("evaluate", candidate))
+
+    def outcomes(self, seconds: float) -> Iterator[tuple[Candidate, Outcome]]:
+        """Every candidate that ends within ``seconds``; returns after the first batch of ends."""
+        stop = time.monotonic() + seconds
+        while time.monotonic() < stop and (busy := [worker for worker in self._workers if worker.candidate]):
+            ready = wait([worker.channel for worker in busy], timeout=min(0.2, max(0.0, stop - time.monotonic())))
+            ended = [(worker, self._end(worker, worker.channel in ready)) for worker in busy]
+            self.peak_bytes = max(self.peak_bytes, resident_tree())
+            found = [(worker, outcome) for worker, outcome in ended if outcome is not None]
+            for worker, outcome in found:
+                candidate, worker.candidate = worker.candidate, None
+                yield candidate, outcome
+            if found:
+                return
+
+    def _end(self, worker: Worker, ready: bool) -> Outcome | None:
+        """How the worker's candidate ended, or None while it goes on."""
+        spent = time.monotonic() - worker.started
+        if ready:
+            try:
+                return worker.answer(seconds=5.0)
+            except UserError:
+                raise
+            except AutoSlimError as error:
+                self._drop(worker)
+                return Failed("crash", str(error), {"total": round(spent, 3)})
+        if self._timeout and spent > self._timeout:
+            self._drop(worker)
+            return Failed("timeout", f"longer than --trial-timeout {self._timeout:g} s", {"total": round(spent, 3)})
+        if self._memory and (used := resident_tree(worker.process.pid)) > self._memory:
+            self._drop(worker)
+            return Failed("memory", f"{used / 1e6:.0f} MB, above --trial-memory-mb {self._memory / 1e6:g}", {"total": round(spent, 3)})
+        return None
+
+    def _drop(self, worker: Worker) -> None:
+        worker.kill()
+        self._workers.remove(worker)
+
+    def close(self) -> None:
+        """End all workers; candidates under way are lost to this run and closed as interrupted by the next."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+
+def resident_tree(pid: int | None = None) -> int:
+    """Resident bytes of a process (default: this one) and all its children, now."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+    except psutil.NoSuchProcess:
+        return 0
+    return total
+
+
+def how_ended(process: subprocess.Popen) -> str:
+    try:
+        code = process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        return "closed its channel"
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

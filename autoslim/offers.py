@@ -1,0 +1,116 @@
+"""What a model and a runtime offer of a space specification: the flat domains of this one search."""
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+from autoslim import plugins
+from autoslim.errors import UserError
+from autoslim.interfaces import Unit
+from autoslim.layers import RECURRENT
+from autoslim.space import RECOVERY, Domain, SearchSpace
+from autoslim.structure import Structure
+
+
+def family(structure: Structure) -> str:
+    """Which shipped space suits: "rnn", "transformer" or "cnn", by where the weights are."""
+    weights = {"rnn": 0, "cnn": 0, "transformer": 0}
+    recurrent = {kind.__name__ for kind in RECURRENT}
+    for layer in structure.layers.values():
+        kind = "rnn" if layer.kind in recurrent else "cnn" if "Conv" in layer.kind else "transformer"
+        weights[kind] += layer.params
+    if weights["rnn"] * 3 > sum(weights.values()):
+        return "rnn"
+    return "transformer" if weights["transformer"] > 2 * weights["cnn"] and len(structure.layers) > 8 else "cnn"
+
+
+def members(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """{name: technique} that a space names, with the space's options."""
+    return {name: plugins.load("techniques", name, **(told.get("options") or {})) for name, told in spec["techniques"].items()}
+
+
+def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, tuple]) -> tuple[SearchSpace, list[str]]:
+    """(the search space, what it leaves out and why).
+
+    ``spec`` is a checked space file. A domain per tie of units; choices that a runtime cannot make real, or that do the same
+    as another choice, are left out.
+    """
+    domains: list[Domain] = []
+    notes: list[str] = []
+    for name, technique in members(spec).items():
+        told = spec["techniques"][name]
+        units = {unit.name: unit for unit in technique.units(structure).values() if wanted(unit, told.get("layers") or ["*"], spec.get("freeze") or [])}
+        values = tuple(told["values"] if told.get("values") is not None else technique.values)
+        allowed = supports.get(name)
+        if allowed is not None and (dropped := [value for value in values if value not in allowed]):
+            notes.append(f"{name}: {', '.join(map(str, dropped))} left out, the runtime has no such kernels")
+            values = tuple(value for value in values if value in allowed)
+        for label, tied in tie(units, told.get("tie", "none"), spec.get("ties") or []).items():
+            domain = domain_of(name, label, [technique.effective] * len(tied), tied, values)
+            if domain is not None:
+                domains.append(domain)
+        if not units:
+            notes.append(f"{name}: this network has no unit for it")
+    fixed, searched = {}, []
+    for key, value in (spec.get(RECOVERY) or {}).items():
+        options = value if isinstance(value, list) else [value]
+        if len(options) == 1:
+            fixed[key] = options[0]
+        else:
+            searched.append(Domain(f"{RECOVERY}:{key}", RECOVERY, tuple(options), tuple(() for _ in options), ordered=True))
+    if not domains:
+        raise UserError(f"space: nothing in this network can be changed by it ({'; '.join(notes) or 'every unit is frozen'}); try a wider space")
+    return SearchSpace(tuple(domains + searched), fixed), notes
+
+
+def wanted(unit: Unit, globs: list[str], freeze: list[str]) -> bool:
+    """A unit is searched if its name or one of its layers matches ``globs`` and none of them is frozen."""
+    own = (unit.name, *unit.layers)
+    return any(fnmatch.fnmatchcase(name, glob) for name in own for glob in globs) and not any(
+        fnmatch.fnmatchcase(name, glob) for name in own for glob in freeze)
+
+
+def tie(units: Mapping[str, Unit], level: str, ties: list[list[str]]) -> dict[str, list[Unit]]:
+    """{name of the decision: units it decides}; explicit ``ties`` first, then by the place in the module tree."""
+    groups: dict[str, list[Unit]] = {}
+    for name, unit in units.items():
+        explicit = next((globs for globs in ties if any(fnmatch.fnmatchcase(name, glob) for glob in globs)), None)
+        label = "+".join(explicit) if explicit else {"none": name, "block": parent(name), "stage": stage(name), "all": "all"}[level]
+        groups.setdefault(label, []).append(unit)
+    return groups
+
+
+def parent(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def stage(name: str) -> str:
+    """The first numbered place of the module tree: stages.1.0.conv1 -> stages.1, layer2.0.conv1 -> layer2."""
+    words = name.split(".")
+    for index, word in enumerate(words):
+        if any(character.isdigit() for character in word):
+            return ".".join(words[: index + 1])
+    return words[0]
+
+
+def domain_of(technique: str, label: str, effective: list, units: list[Unit], values: tuple) -> Domain | None:
+    """The domain, or None where it would leave no choice. Choices with the same effect are one choice, the first."""
+    choices, effects, seen = [], [], set()
+    for value in values:
+        effect = tuple((unit.name, done) for unit, act in zip(units, effective, strict=True) if (done := act(unit, value)) is not None)
+        if repr(effect) in seen:
+            continue
+        seen.add(repr(effect))
+        choices.append(scalar(value))
+        effects.append(effect)
+    if len(choices) < 2:
+        return None
+    ordered = all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in choices) and len(choices) > 2
+    return Domain(f"{technique}:{label}", technique, tuple(choices), tuple(effects), ordered)
+
+
+def scalar(value: Any) -> Any:
+    """A choice as samplers and tables can hold it."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={part}" for key, part in value.items())
+    return value

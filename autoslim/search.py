@@ -1,0 +1,420 @@
+"""The one loop: ask, look up, submit, tell; then verify the front and write the output. Every part meets the others here."""
+
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autoslim import host, plugins, report, tables
+from autoslim.budget import LIMITS, feasible
+from autoslim.candidate import Candidate, Done, Failed, Outcome, Rejected
+from autoslim.errors import AutoSlimError
+from autoslim.executors.local import Worker
+from autoslim.job import UNTOUCHED, Job
+from autoslim.metrics import Measurement, direction_of
+from autoslim.recipe import Recipe, describe, to_yaml
+from autoslim.space import SearchSpace
+from autoslim.spec import StudySpec
+from autoslim.study import Entry, Study
+
+CORNER = "corner"
+MOST_REPEATS = 8
+
+
+@dataclass
+class Watcher:
+    """What the loop tells whoever looks on. The default says nothing."""
+
+    def phase(self, name: str) -> None: ...
+    def prepared(self, prepared: Any) -> None: ...
+    def trial(self, progress: "Progress") -> None: ...
+    def message(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One told trial and where the search stands."""
+
+    entry: Entry
+    evaluations: int
+    planned: int
+    best: Entry | None
+    hypervolume: float
+    seconds: float
+    eta: float | None
+
+
+@dataclass
+class Stop:
+    """Why the loop ended; set from outside by a signal handler."""
+
+    requested: bool = False
+    reason: str = ""
+
+
+@dataclass
+class Loop:
+    """State of one run of the loop. Nothing here outlives the study's record but the models' files."""
+
+    spec: StudySpec
+    out: Path
+    study: Study
+    executor: Any
+    watcher: Watcher
+    stop: Stop
+    begun: float
+    entries: list[Entry] = field(default_factory=list)
+    judged: dict[str, int] = field(default_factory=dict)
+    running: dict[int, Candidate] = field(default_factory=dict)
+    followers: dict[str, list[int]] = field(default_factory=dict)
+    asking: float = 0.0
+
+
+def run(spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Search, or resume the search in ``out``; returns the summary that was written. Raises UserError or StudyInUse.
+
+    Whatever ends the loop (trials, time, Ctrl-C), the front of what there is gets verified and the report is written.
+    """
+    begun = time.monotonic()
+    directions = [direction_of(name, "max") for name in spec.objectives]
+    study = Study.open(out, spec.resolved_name(), directions, storage)
+    loop = Loop(spec, out, study, None, watcher, stop, begun)
+    try:
+        loop.executor = plugins.load("executors", spec.executor, job=job_of(spec, out), workers=spec.workers,
+                                     trial_timeout=spec.trial_timeout or 0.0, trial_memory_mb=float(spec.trial_memory_mb))
+        try:
+            prepared = open_study(loop, command)
+            search(loop, prepared)
+        finally:
+            loop.executor.close()
+        watcher.phase("verification")
+        verified = verify(loop)
+        return finish(loop, verified)
+    finally:
+        study.close()
+
+
+def job_of(spec: StudySpec, out: Path) -> Job:
+    """What the workers are told."""
+    return Job(task=spec.task, task_args=spec.task_args, runtime=spec.runtime, threads=spec.resolved_threads(), out=str(out.resolve()),
+               budget=spec.limits(), objectives=spec.objectives, space=spec.space_content(), seed=spec.seed, max_samples=spec.max_samples)
+
+
+def open_study(loop: Loop, command: Sequence[str]) -> Any:
+    """Prepare the workers and reconcile with what an earlier run recorded; returns what is known of the model."""
+    loop.watcher.phase("preparation")
+    prepared = loop.executor.prepare()
+    study, spec = loop.study, loop.spec
+    study.use(prepared.space)
+    known = study.fact("untouched")
+    if known is None:
+        study.set_fact("untouched", prepared.untouched.as_dict())
+        study.set_fact("coverage", json.loads(json.dumps(prepared.coverage)))
+        study.set_fact("model", {"metric_name": prepared.metric_name, "metric_direction": prepared.metric_direction, "targets": prepared.has_targets,
+                                 "notes": list(prepared.notes), "task": spec.task, "task_args": spec.task_args, "target": spec.runtime})
+        study.set_fact("environment", host.facts())
+        study.set_fact("prepare_seconds", dict(prepared.seconds))
+    else:
+        prepared = replace(prepared, untouched=Measurement.from_dict(known))
+        loop.executor.attach(prepared)
+    study.set_fact("command", list(command))
+    study.set_fact("spec", spec_facts(spec))
+    loop.watcher.prepared(prepared)
+    loop.entries = study.entries()
+    for entry in loop.entries:
+        if entry.outcome is not None and entry.cached_from is None and not is_interrupted(entry.outcome):
+            loop.judged.setdefault(entry.key, entry.number)
+    if not any(entry.label == "untouched" and isinstance(entry.outcome, Done) for entry in loop.entries):
+        record_untouched(loop, prepared)
+    return prepared
+
+
+def spec_facts(spec: StudySpec) -> dict[str, Any]:
+    """The spec as plain data for the record."""
+    data = spec.model_dump(exclude={"budget"})
+    data["objectives"] = list(spec.objectives)
+    limits = spec.limits()
+    data["budget"] = {name: [limit.amount, limit.relative] for name, limit in limits.limits.items()}
+    data["max_drop"] = None if limits.max_drop is None else [limits.max_drop.amount, limits.max_drop.relative]
+    return data
+
+
+def is_interrupted(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed) and outcome.reason == "interrupted"
+
+
+def record_untouched(loop: Loop, prepared: Any) -> None:
+    """Candidate 0: the untouched model, measured in preparation."""
+    recipe = Recipe()
+    number = loop.study.ask(prepared.space.identity(), recipe, "untouched")
+    broken = loop.spec.limits().violations(prepared.untouched, prepared.untouched, prepared.metric_direction)
+    file = f"{UNTOUCHED}{plugins_suffix(loop.out)}"
+    settle(loop, number, prepared, Done(prepared.untouched, broken, file, prepared.untouched_sha256, recipe, prepared.seconds), "untouched", recipe)
+
+
+def plugins_suffix(out: Path) -> str:
+    """Ending of the untouched model's file."""
+    return next(path.suffix for path in (out / UNTOUCHED).parent.glob("model.*") if path.suffix != ".partial")
+
+
+def seeds(space: SearchSpace, trials: int) -> list[tuple[str, dict[str, Any]]]:
+    """(label, point) to try before any strategy is asked: the corner that bounds everything, the rivals, the uniform grid.
+
+    At most half of the trials go to the grid.
+    """
+    named = [(CORNER, space.strongest()), *space.rivals().items()]
+    grid = [("", point) for point in space.grid()]
+    return named + grid[: max(0, trials // 2 - len(named))]
+
+
+def search(loop: Loop, prepared: Any) -> None:
+    """Ask and tell until trials or time are used up, the space is exhausted, or somebody asks to stop."""
+    spec, space = loop.spec, prepared.space
+    objectives = [(name, direction_of(name, prepared.metric_direction)) for name in spec.objectives]
+    strategy = plugins.load("strategies", spec.strategy, space=space, objectives=objectives, constraints=spec.limits().names(), seed=spec.seed,
+                            **spec.strategy_options)
+    for entry in loop.entries:
+        if entry.outcome is not None and not is_interrupted(entry.outcome):
+            strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
+    tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if entry.outcome is not None and not is_interrupted(entry.outcome)}
+    queue = iter([(label, point) for label, point in seeds(space, spec.trials) if json.dumps(point, sort_keys=True) not in tried])
+    interrupted = [(entry.label, dict(entry.point)) for entry in loop.entries if entry.outcome is not None and is_interrupted(entry.outcome)
+                   and entry.key not in loop.judged]
+    queue = itertools.chain(interrupted, queue)
+    loop.watcher.phase("search")
+    while True:
+        while len(loop.running) < loop.executor.slots and not ended(loop):
+            if not propose(loop, prepared, strategy, queue):
+                break
+        if not loop.running:
+            return
+        for candidate, outcome in loop.executor.outcomes(1.0):
+            loop.running.pop(candidate.number)
+            tell(loop, prepared, strategy, candidate, outcome)
+        if loop.stop.requested and loop.stop.reason in ("interrupted", "floor"):
+            abandon(loop, prepared)
+            return
+
+
+def abandon(loop: Loop, prepared: Any) -> None:
+    """Close what is under way as interrupted; a later run of the same study takes it up again."""
+    end = Failed("interrupted", "the run was stopped before this candidate ended")
+    for candidate in list(loop.running.values()):
+        settle(loop, candidate.number, prepared, end, candidate.label, candidate.recipe, candidate.point)
+    for key, numbers in loop.followers.items():
+        for number in numbers:
+            mine = next(entry for entry in loop.entries if entry.number == number)
+            settle(loop, number, prepared, end, mine.label, prepared.space.decode(mine.point), mine.point)
+    loop.running.clear()
+    loop.followers.clear()
+
+
+def ended(loop: Loop) -> bool:
+    """Whether no further candidate may be asked."""
+    count = tables.counts(loop.entries)["evaluations"] + len(loop.running)
+    late = loop.spec.time is not None and time.monotonic() - loop.begun > loop.spec.time
+    if late or count >= loop.spec.trials:
+        loop.stop.reason = loop.stop.reason or ("time" if late else "trials")
+        return True
+    return loop.stop.requested
+
+
+def propose(loop: Loop, prepared: Any, strategy: Any, queue: Iterator[tuple[str, dict[str, Any]]]) -> bool:
+    """Ask for one candidate that is not judged yet and submit it; repeats are told from the record. False if none is left."""
+    for _ in range(MOST_REPEATS * loop.spec.trials):
+        begun = time.monotonic()
+        label, point, memo = next_point(loop, strategy, queue)
+        recipe = prepared.space.decode(point)
+        number = loop.study.ask(point, recipe, label, memo)
+        loop.asking += time.monotonic() - begun
+        known = loop.judged.get(recipe.key)
+        if known is not None:
+            repeat = next(entry for entry in loop.entries if entry.number == known)
+            settle(loop, number, prepared, repeat.outcome, label, recipe, point, memo, cached_from=known)
+            strategy.tell(number, point, memo, repeat.outcome)
+        elif recipe.key in {other.recipe.key for other in loop.running.values()}:
+            loop.followers.setdefault(recipe.key, []).append(number)
+            remember(loop, Entry(number, point, label, memo, recipe.key, None))
+        else:
+            candidate = Candidate(number, point, recipe, label)
+            loop.running[number] = candidate
+            remember(loop, Entry(number, point, label, memo, recipe.key, None))
+            loop.executor.submit(candidate)
+            return True
+    loop.stop.requested, loop.stop.reason = True, loop.stop.reason or "the strategy proposes nothing new"
+    return False
+
+
+def next_point(loop: Loop, strategy: Any, queue: Iterator[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
+    found = next(queue, None)
+    if found is not None:
+        return (*found, {})
+    point, memo = strategy.ask(loop.study.next_number())
+    return "", dict(point), memo
+
+
+def remember(loop: Loop, entry: Entry) -> None:
+    loop.entries = [other for other in loop.entries if other.number != entry.number] + [entry]
+
+
+def settle(loop: Loop, number: int, prepared: Any, outcome: Outcome, label: str, recipe: Recipe, point: Mapping[str, Any] | None = None,
+           memo: Mapping[str, Any] | None = None, cached_from: int | None = None) -> None:
+    """Write an end to the study and to the loop's memory of it."""
+    loop.study.tell(number, outcome, loop.spec.limits().names(), loop.spec.objectives, cached_from)
+    entry = Entry(number, point or prepared.space.identity(), label, memo or {}, recipe.key, outcome, cached_from)
+    remember(loop, entry)
+    if cached_from is None and not is_interrupted(outcome):
+        loop.judged.setdefault(recipe.key, number)
+
+
+def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome: Outcome) -> None:
+    """Record an end, teach the strategy, answer followers, drop files that nobody needs, report progress."""
+    begun = time.monotonic()
+    mine = next(entry for entry in loop.entries if entry.number == candidate.number)
+    settle(loop, candidate.number, prepared, outcome, candidate.label, candidate.recipe, candidate.point, mine.memo)
+    strategy.tell(candidate.number, candidate.point, mine.memo, outcome)
+    for number in loop.followers.pop(candidate.recipe.key, []):
+        follower = next(entry for entry in loop.entries if entry.number == number)
+        settle(loop, number, prepared, outcome, follower.label, candidate.recipe, follower.point, follower.memo, cached_from=candidate.number)
+        strategy.tell(number, follower.point, follower.memo, outcome)
+    loop.asking += time.monotonic() - begun
+    prune_files(loop, prepared)
+    report_progress(loop, prepared)
+    check_floor(loop, prepared, candidate, outcome)
+
+
+def prune_files(loop: Loop, prepared: Any) -> None:
+    """Delete the files of candidates that are dominated and carry no label."""
+    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, 10_000)
+    keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if entry.label} | {c.recipe.key for c in loop.running.values()}
+    for folder in (loop.out / "candidates").glob("*"):
+        if folder.name not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def report_progress(loop: Loop, prepared: Any) -> None:
+    done = [entry for entry in loop.entries if isinstance(entry.outcome, Done)]
+    good = [entry for entry in done if feasible(entry.outcome.violations)]
+    best = min(good, key=lambda entry: sum(tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)),
+               default=None)
+    count = tables.counts(loop.entries)["evaluations"]
+    spent = time.monotonic() - loop.begun
+    eta = spent / max(count, 1) * (loop.spec.trials - count) if count > 2 else None
+    if loop.spec.time is not None:
+        eta = min(eta or loop.spec.time, max(0.0, loop.spec.time - spent))
+    volume = tables.hypervolume((entry.outcome.measurement for entry in good), prepared.untouched, loop.spec.objectives, prepared.metric_direction)
+    latest = max((entry for entry in loop.entries if entry.outcome is not None), key=lambda entry: entry.number)
+    loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
+
+
+def check_floor(loop: Loop, prepared: Any, candidate: Candidate, outcome: Outcome) -> None:
+    """A limit that even the strongest corner breaks is answered at once with the smallest value measured."""
+    if candidate.label != CORNER or not isinstance(outcome, Done):
+        return
+    budget = loop.spec.limits()
+    hard = {name: amount for name, amount in outcome.violations.items() if amount > 0 and name != "max_drop"}
+    for name in hard:
+        measured, bound = floor_of(loop, name), budget.bound(name, prepared.untouched)
+        if measured is not None and measured > bound:
+            loop.watcher.message(f"--budget-{name.replace('_', '-')}: {show(name, bound)} cannot be met: {show(name, measured)} is the smallest measured, with every unit at its "
+                                 f"strongest; no bound is proven. The closest points are verified and saved.")
+            loop.stop.requested, loop.stop.reason = True, "floor"
+
+
+def floor_of(loop: Loop, limit: str) -> float | None:
+    """The smallest value measured so far of a limit's quantity."""
+    values = [entry.outcome.measurement.get(LIMITS[limit][0]) for entry in loop.entries if isinstance(entry.outcome, Done | Rejected)]
+    return min((value for value in values if value is not None), default=None)
+
+
+def show(limit: str, value: float) -> str:
+    unit = {"ms": " ms", "mb": " MB", "memory_mb": " MB", "macs": " MACs"}[limit]
+    return f"{value / (1e6 if unit == ' MB' else 1):.4g}{unit}"
+
+
+# -- verification and output --------------------------------------------------------------------------------------------
+
+
+def verify(loop: Loop) -> list[dict[str, Any]]:
+    """Re-open the front's files and the rivals' in a fresh process; returns rows of verification, stored in the study too."""
+    study, out = loop.study, loop.out
+    if study.fact("untouched") is None:
+        return []
+    context = report.context_of(study)
+    chosen = to_verify(loop.entries, context, loop.spec.verify)
+    known = {row["sha256"]: row for row in (study.fact("verified") or [])}
+    rows: list[dict[str, Any]] = []
+    worker = Worker(out / "worker.log")
+    try:
+        worker.ask("verifier", replace(job_of(loop.spec, out)))
+        untouched = next(entry for entry in chosen if entry.label == "untouched")
+        for entry in chosen:
+            if entry.outcome.sha256 in known:
+                rows.append(known[entry.outcome.sha256])
+                continue
+            try:
+                place(out, entry, context)
+                file = out / model_place(entry)
+                row = worker.ask("verify", {"file": str(file), "untouched": str(out / model_place(untouched)), "expected": entry.outcome.sha256})
+            except AutoSlimError as error:
+                loop.watcher.message(f"verification of {entry.key} failed and the point is dropped: {error}")
+                continue
+            rows.append({**row, "key": entry.key, "number": entry.number, "model_file": model_place(entry),
+                         "recipe_file": str(Path(model_place(entry)).with_name("recipe.yaml"))})
+            study.set_fact("verified", rows + [row for sha, row in known.items() if sha not in {r["sha256"] for r in rows}])
+            loop.watcher.message(f"verified {len(rows)} of {len(chosen)}")
+    finally:
+        worker.kill()
+    study.set_fact("verified", rows)
+    return rows
+
+
+def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -> list[Entry]:
+    """The untouched model, the rivals, and the front."""
+    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and (entry.label == "untouched" or entry.label.startswith("uniform"))]
+    front = tables.select_front(entries, context["untouched"], context["objectives"], context["metric_direction"], most)
+    seen, chosen = set(), []
+    for entry in (*labelled, *front):
+        if entry.key not in seen:
+            seen.add(entry.key)
+            chosen.append(entry)
+    return chosen
+
+
+def model_place(entry: Entry) -> str:
+    """Where a verified model lives, relative to the output folder."""
+    if entry.label == "untouched":
+        return entry.outcome.model_file
+    return f"models/{entry.key}/{Path(entry.outcome.model_file).name}"
+
+
+def place(out: Path, entry: Entry, context: Mapping[str, Any]) -> None:
+    """Move a candidate's file to its place among the shipped models."""
+    source, target = out / entry.outcome.model_file, out / model_place(entry)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not source.is_file() and not target.is_file():
+        raise AutoSlimError(f"{source} is gone; run `autoslim apply` on its recipe to make it again")
+    if source != target and source.is_file():
+        source.replace(target)
+    metadata = {"key": entry.key, "task": context["task"], "runtime": context["target"], "summary": describe(entry.outcome.recipe)}
+    target.with_name("recipe.yaml").write_text(to_yaml(entry.outcome.recipe, metadata), encoding="utf-8")
+
+
+def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Store how the run went and write every file of the output contract."""
+    spent = time.monotonic() - loop.begun
+    runs = list(loop.study.fact("runs") or [])
+    runs.append({"seconds": round(spent, 2), "controller_seconds": round(loop.asking, 3), "stopped": loop.stop.reason or "trials",
+                 "slots": loop.executor.slots, "peak_bytes": getattr(loop.executor, "peak_bytes", None)})
+    loop.study.set_fact("runs", runs)
+    loop.watcher.phase("report")
+    summary = report.write(loop.study, loop.out)
+    keep = {Path(row["model_file"]).parent.name for row in verified}
+    for folder in (loop.out / "models").glob("*"):
+        if folder.name not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    return summary

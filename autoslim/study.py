@@ -1,0 +1,290 @@
+"""The study: the only record of what was asked and what came back, over one Optuna study in the user's storage.
+
+One process writes, the lease holder. The record holds only truth: rejected trials carry the violations that were measured,
+failed ones their reason; whatever a sampler needs beyond that stays in the strategy.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from autoslim.candidate import Done, Failed, Outcome, Point, Rejected
+from autoslim.errors import StudyInUse, UserError
+from autoslim.metrics import Direction, Measurement
+from autoslim.recipe import Recipe
+from autoslim.space import SearchSpace
+
+LEASE_SECONDS = 120.0
+FAILED = "failed"
+RECORD, LABEL, MEMO, VIOLATIONS = "autoslim", "label", "memo", "violations"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One asked trial as the record has it; ``outcome`` is None while it runs, ``cached_from`` the trial it repeats."""
+
+    number: int
+    point: Point
+    label: str
+    memo: Mapping[str, Any]
+    key: str
+    outcome: Outcome | None
+    cached_from: int | None = None
+
+
+class _Given(BaseSampler):
+    """Gives each trial the point that was decided elsewhere, so that Optuna records it through its public ask."""
+
+    def __init__(self) -> None:
+        self.point: Point = {}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        return self.point[param_name]
+
+
+class Study:
+    """Open with :meth:`open` (lease holder, may write) or :meth:`read` (anyone, at any time)."""
+
+    def __init__(self, study: optuna.Study, given: _Given, lease: "Lease | None") -> None:
+        self._study, self._given, self._lease = study, given, lease
+        self._distributions: dict[str, BaseDistribution] = {}
+        self._running: dict[int, optuna.Trial] = {}
+        self._records: dict[int, dict[str, Any]] = {}
+
+    @staticmethod
+    def open(folder: Path, name: str, directions: Sequence[Direction], storage: str | None = None) -> "Study":
+        """Create or resume, as the only writer. Raises StudyInUse if another run holds it, UserError if it is not ours.
+
+        Repairs first: a torn last line of the journal is cut off, trials left RUNNING are closed as interrupted.
+        """
+        quiet()
+        folder.mkdir(parents=True, exist_ok=True)
+        lease = Lease(folder)
+        try:
+            if storage is None:
+                repair(folder / "study.journal")
+            given = _Given()
+            try:
+                opened = optuna.create_study(
+                    storage=backend(folder, storage), study_name=name, load_if_exists=True,
+                    directions=["minimize" if d == "min" else "maximize" for d in directions], sampler=given)
+            except ValueError as error:
+                raise UserError(f"storage: cannot open the study ({error}); other objectives than before need another --out or --study-name") from None
+            lease.claim(opened)
+        except BaseException:
+            lease.release()
+            raise
+        study = Study(opened, given, lease)
+        study._close_stale()
+        return study
+
+    @staticmethod
+    def read(folder: Path, name: str | None = None, storage: str | None = None) -> "Study":
+        """Open for reading. Raises UserError where there is no study."""
+        quiet()
+        if storage is None and not (folder / "study.journal").is_file():
+            raise UserError(f"{folder}: no study here (no study.journal); a study's folder is what `autoslim search --out` wrote")
+        where = backend(folder, storage)
+        names = optuna.get_all_study_names(where)
+        if not names:
+            raise UserError(f"{folder}: the storage holds no study")
+        return Study(optuna.load_study(study_name=name or names[0], storage=where), _Given(), None)
+
+    def close(self) -> None:
+        if self._lease is not None:
+            self._lease.release(self._study)
+
+    # -- facts about the whole study ------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> Any:
+        """A value stored with :meth:`set_fact`, or None."""
+        return self._study.user_attrs.get(name)
+
+    def set_fact(self, name: str, value: Any) -> None:
+        self._study.set_user_attr(name, value)
+
+    @property
+    def name(self) -> str:
+        return self._study.study_name
+
+    # -- ask and tell ---------------------------------------------------------------------------------------------------
+
+    def use(self, space: SearchSpace) -> None:
+        """The space that points are recorded in. Raises UserError if the study was made with another one."""
+        shape = json.dumps([[domain.name, list(domain.choices)] for domain in space.domains], sort_keys=True)
+        known = self.fact("space")
+        if known is None:
+            self.set_fact("space", shape)
+        elif known != shape:
+            raise UserError(f"study {self.name}: the search space differs from the one it was begun with; give another --out (or --study-name)")
+        self._distributions = {domain.name: CategoricalDistribution(list(domain.choices)) for domain in space.domains}
+
+    def ask(self, point: Point, recipe: Recipe, label: str = "", memo: Mapping[str, Any] | None = None) -> int:
+        """Record that ``point`` is being tried; returns the trial's number."""
+        self._given.point = point
+        trial = self._study.ask(fixed_distributions=self._distributions)
+        trial.set_user_attr(RECORD, {"key": recipe.key, "recipe": recipe.as_dict()})
+        if label:
+            trial.set_user_attr(LABEL, label)
+        if memo:
+            trial.set_user_attr(MEMO, dict(memo))
+        self._running[trial.number] = trial
+        if self._lease is not None:
+            self._lease.renew(self._study)
+        return trial.number
+
+    def next_number(self) -> int:
+        """The number that the next trial will have."""
+        return len(self._study.get_trials(deepcopy=False))
+
+    def tell(self, number: int, outcome: Outcome, constraints: Sequence[str], objectives: Sequence[str], cached_from: int | None = None) -> None:
+        """Record how a trial ended; every constraint is set on every trial, since Optuna takes a missing one for satisfied."""
+        trial = self._running.pop(number)
+        trial.set_user_attr(RECORD, pack(outcome, trial.user_attrs[RECORD], cached_from))
+        violations = {} if isinstance(outcome, Failed) else outcome.violations
+        if violations:
+            trial.set_user_attr(VIOLATIONS, dict(violations))  # optuna-dashboard does not show constraints
+        for name in constraints:
+            # a limit that was not reached yet is neither kept nor broken: 0 says "not known to be broken"
+            trial.set_constraint(name, float(violations.get(name, 0.0)))
+        trial.set_constraint(FAILED, 1.0 if isinstance(outcome, Failed) else 0.0)
+        if isinstance(outcome, Done):
+            self._study.tell(trial, [outcome.measurement.get(name) for name in objectives])
+        else:
+            self._study.tell(trial, state=TrialState.FAIL if isinstance(outcome, Failed) else TrialState.PRUNED)
+
+    def entries(self) -> list[Entry]:
+        """Everything that was asked, in order."""
+        return [unpack(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def _close_stale(self) -> None:
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+
+def quiet() -> None:
+    """Optuna's own log lines would tear the progress display."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def backend(folder: Path, storage: str | None) -> Any:
+    """The storage object: a journal in ``folder`` by default, a journal path, or any Optuna URL.
+
+    Journal paths are made absolute: with a relative one, a lock left by kill -9 dangles and is waited for without end.
+    """
+    if storage is None or "://" not in storage:
+        path = str((folder / "study.journal" if storage is None else Path(storage)).resolve())
+        return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
+    try:
+        return optuna.storages.get_storage(storage)
+    except Exception as error:  # drivers raise what they like; the user named the storage
+        raise UserError(f"--storage: cannot open {storage!r} ({type(error).__name__}: {' '.join(str(error).split())[:160]})") from None
+
+
+def repair(journal: Path) -> int:
+    """Cut a torn last line (power loss in mid-write) off a journal; returns the bytes removed."""
+    if not journal.is_file():
+        return 0
+    with journal.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            block = file.read(position - start)
+            newline = block.rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < size:
+            file.truncate(position)
+        return size - position
+
+
+def pack(outcome: Outcome, record: Mapping[str, Any], cached_from: int | None) -> dict[str, Any]:
+    """The outcome as plain data."""
+    kind = type(outcome).__name__.lower()
+    data: dict[str, Any] = {"key": record["key"], "recipe": record["recipe"], "end": kind, "seconds": dict(outcome.seconds)}
+    if cached_from is not None:
+        data["cached_from"] = cached_from
+    if isinstance(outcome, Failed):
+        return data | {"reason": outcome.reason, "detail": outcome.detail}
+    data |= {"measurement": outcome.measurement.as_dict(), "violations": dict(outcome.violations)}
+    if isinstance(outcome, Rejected):
+        return data | {"rung": outcome.rung}
+    return data | {"model_file": outcome.model_file, "sha256": outcome.sha256, "notes": list(outcome.notes)}
+
+
+def unpack(trial: FrozenTrial) -> Entry:
+    """The inverse of :func:`pack` for a whole trial."""
+    record = trial.user_attrs.get(RECORD, {})
+    outcome: Outcome | None = None
+    if "end" in record:
+        recipe = Recipe.from_dict(record["recipe"])
+        if record["end"] == "failed":
+            outcome = Failed(record["reason"], record["detail"], record["seconds"])
+        else:
+            found = Measurement.from_dict(record["measurement"])
+            if record["end"] == "rejected":
+                outcome = Rejected(record["rung"], found, record["violations"], recipe, record["seconds"])
+            else:
+                outcome = Done(found, record["violations"], record["model_file"], record["sha256"], recipe, record["seconds"], tuple(record["notes"]))
+    elif trial.state.is_finished():
+        outcome = Failed("interrupted", "the run ended before this candidate")
+    attrs = trial.user_attrs
+    return Entry(trial.number, dict(trial.params), attrs.get(LABEL, ""), attrs.get(MEMO, {}), record.get("key", ""), outcome, record.get("cached_from"))
+
+
+class Lease:
+    """Who may write: a locked file in the folder, and a dated note in the study for storages that several machines share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._id, self._renewed = uuid.uuid4().hex, 0.0
+        self._file = os.open(folder / "study.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise StudyInUse(f"{folder}: this study is in use by another run on this machine; wait for it, or give another --out") from None
+
+    def claim(self, study: optuna.Study) -> None:
+        """Raise StudyInUse if another machine renewed its note lately; else take over."""
+        note = study.user_attrs.get("lease")
+        here = socket.gethostname()
+        if note and note["until"] > time.time() and note["host"] != here:
+            raise StudyInUse(f"study {study.study_name}: in use by process {note['pid']} on {note['host']}; its lease ends in {note['until'] - time.time():.0f} s")
+        self.renew(study)
+
+    def renew(self, study: optuna.Study) -> None:
+        if time.time() - self._renewed > LEASE_SECONDS / 4:
+            self._renewed = time.time()
+            self._note(study, self._renewed + LEASE_SECONDS)
+
+    def _note(self, study: optuna.Study, until: float) -> None:
+        study.set_user_attr("lease", {"id": self._id, "host": socket.gethostname(), "pid": os.getpid(), "until": until})
+
+    def release(self, study: optuna.Study | None = None) -> None:
+        if study is not None:
+            self._note(study, 0.0)
+        os.close(self._file)

@@ -1,0 +1,181 @@
+"""The study as tables: verified points and rivals, everything asked, and the summary. Needs neither torch nor a model."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoslim import pareto
+from autoslim.budget import drop, feasible
+from autoslim.candidate import Done, Failed, Rejected
+from autoslim.metrics import Direction, Measurement, Value, direction_of, loss_sign
+from autoslim.recipe import describe
+from autoslim.study import Entry
+
+SCHEMA_VERSION = 1
+FRONT_COLUMNS = (
+    "schema_version", "key", "label", "feasible", "metric", "metric_direction", "metric_val", "metric_test", "metric_test_low", "metric_test_high",
+    "drop_test", "drop_test_low", "drop_test_high", "n_test", "latency_ms", "latency_ms_low", "latency_ms_high", "latency_ratio", "latency_ratio_low",
+    "latency_ratio_high", "size_bytes", "size_ratio", "macs", "params", "peak_memory_bytes", "target", "threads", "batch", "model_file", "recipe_file",
+    "sha256", "throughput", "latency_p95_ms", "drop_val", "test_split", "summary",
+)
+TRIAL_COLUMNS = ("number", "key", "label", "end", "rung", "reason", "detail", "cached_from", "metric_val", "latency_ms", "latency_ms_low", "latency_ms_high",
+                 "latency_ratio", "size_bytes", "macs", "params", "peak_memory_bytes", "feasible", "violations", "seconds", "summary", "recipe", "point")
+#: worst corner of the box that hypervolume is measured in: half of the untouched metric lost, a tenth above untouched cost
+REFERENCE_DROP, REFERENCE_COST = 0.5, 1.1
+
+
+def coordinates(found: Measurement, untouched: Measurement, objectives: Sequence[str], direction: Direction) -> list[float]:
+    """A measurement in units of the untouched model, every axis to be minimised: relative drop, relative costs."""
+    row = []
+    for name in objectives:
+        value, base = found.get(name), untouched.get(name)
+        if name == "metric":
+            row.append(drop(value, base, direction) / max(abs(base), 1e-12))
+        elif direction_of(name, direction) == "min":
+            row.append(found.get("latency_ratio") if name == "latency_ms" and found.get("latency_ratio") is not None else value / max(base, 1e-12))
+        else:
+            row.append(base / max(value, 1e-12))
+    return row
+
+
+def reference(objectives: Sequence[str]) -> list[float]:
+    return [REFERENCE_DROP if name == "metric" else REFERENCE_COST for name in objectives]
+
+
+def hypervolume(points: Iterable[Measurement], untouched: Measurement, objectives: Sequence[str], direction: Direction) -> float:
+    """Share-free volume between the points and the reference corner, in units of the untouched model."""
+    rows = [coordinates(point, untouched, objectives, direction) for point in points]
+    return pareto.hypervolume(np.array(rows), np.array(reference(objectives))) if rows else 0.0
+
+
+def select_front(entries: Sequence[Entry], untouched: Measurement, objectives: Sequence[str], direction: Direction, most: int) -> list[Entry]:
+    """The entries worth verifying: the non-dominated ones, feasible first, thinned to ``most`` by their share of hypervolume."""
+    done = [entry for entry in entries if isinstance(entry.outcome, Done) and entry.cached_from is None]
+    unique = list({entry.key: entry for entry in reversed(done)}.values())[::-1]
+    if not unique:
+        return []
+    rows = np.array([coordinates(entry.outcome.measurement, untouched, objectives, direction) for entry in unique])
+    ok = np.array([feasible(entry.outcome.violations) for entry in unique])
+    keep = np.zeros(len(unique), dtype=bool)
+    for mask in (ok, np.ones(len(unique), dtype=bool)):
+        rest = np.flatnonzero(mask & ~keep)
+        if len(rest):
+            keep[rest[pareto.front(rows[rest])]] = True
+        if keep.any() and mask is ok:
+            break
+    order = np.flatnonzero(keep)
+    corner = np.array(reference(objectives))
+    while len(order) > most:
+        whole = pareto.hypervolume(rows[order], corner)
+        loss = [whole - pareto.hypervolume(np.delete(rows[order], i, axis=0), corner) for i in range(len(order))]
+        extremes = {int(np.argmin(rows[order][:, axis])) for axis in range(rows.shape[1])}
+        loss = [math.inf if i in extremes else value for i, value in enumerate(loss)]
+        order = np.delete(order, int(np.argmin(loss)))
+    return [unique[i] for i in order]
+
+
+def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of front.csv from an entry and its verification."""
+    outcome: Done = entry.outcome
+    found, untouched, direction = outcome.measurement, context["untouched"], context["metric_direction"]
+    metric, lost, time, ratio = checked["metric"], checked["drop"], checked["latency_ms"], checked["latency_ratio"]
+    verified = Measurement({**found.values, **{name: Value(**checked[name]) for name in ("latency_ms", "latency_ratio", "throughput")}})
+    broken = context["budget"].violations(verified, untouched, direction)
+    label = entry.label
+    return {
+        "schema_version": SCHEMA_VERSION, "key": entry.key, "label": label, "feasible": feasible(broken), "metric": context["metric_name"],
+        "metric_direction": direction, "metric_val": found.get("metric"), "metric_test": metric["value"], "metric_test_low": metric["low"],
+        "metric_test_high": metric["high"], "drop_test": lost["value"], "drop_test_low": lost["low"], "drop_test_high": lost["high"],
+        "n_test": checked["n"], "latency_ms": time["value"], "latency_ms_low": time["low"], "latency_ms_high": time["high"],
+        "latency_ratio": ratio["value"], "latency_ratio_low": ratio["low"], "latency_ratio_high": ratio["high"], "size_bytes": checked["size_bytes"],
+        "size_ratio": checked["size_bytes"] / untouched.get("size_bytes"), "macs": found.get("macs"), "params": found.get("params"),
+        "peak_memory_bytes": checked["peak_memory_bytes"], "target": context["target"], "threads": untouched.facts["threads"],
+        "batch": untouched.facts["batch"], "model_file": checked["model_file"], "recipe_file": checked["recipe_file"], "sha256": checked["sha256"],
+        "throughput": checked["throughput"]["value"], "latency_p95_ms": checked["latency_p95_ms"],
+        "drop_val": drop(found.get("metric"), untouched.get("metric"), direction), "test_split": checked["split"],
+        "summary": describe(outcome.recipe),
+    } | {f"metric_{name}": value for name, value in checked["others"].items()}
+
+
+def trial_row(entry: Entry) -> dict[str, Any]:
+    """One row of trials.csv; empty where nothing was measured."""
+    outcome = entry.outcome
+    row: dict[str, Any] = dict.fromkeys(TRIAL_COLUMNS, None)
+    row |= {"number": entry.number, "key": entry.key, "label": entry.label, "cached_from": entry.cached_from, "point": json.dumps(dict(entry.point), sort_keys=True)}
+    if outcome is None:
+        return row | {"end": "running"}
+    row |= {"end": type(outcome).__name__.lower(), "seconds": json.dumps(dict(outcome.seconds))}
+    if isinstance(outcome, Failed):
+        return row | {"reason": outcome.reason, "detail": outcome.detail}
+    found = outcome.measurement
+    row |= {name: found.get(name) for name in ("latency_ms", "latency_ratio", "size_bytes", "macs", "params", "peak_memory_bytes")}
+    time = found.values.get("latency_ms")
+    if time is not None:
+        row |= {"latency_ms_low": time.low, "latency_ms_high": time.high}
+    if isinstance(outcome, Rejected):
+        row["rung"] = outcome.rung
+    return row | {"metric_val": found.get("metric"), "feasible": feasible(outcome.violations), "violations": json.dumps(dict(outcome.violations)),
+                  "summary": describe(outcome.recipe), "recipe": json.dumps(outcome.recipe.as_dict(), sort_keys=True)}
+
+
+def best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row to recommend among the feasible, by validation data and verified costs: within one standard error of the
+    best metric (Breiman et al. 1984, the one-SE rule), the smallest product of latency and size. None without a feasible row."""
+    good = [row for row in rows if row["feasible"]]
+    if not good:
+        return None
+    sign = loss_sign(good[0]["metric_direction"])
+    top = min(good, key=lambda row: row["metric_val"] * sign)
+    spread = (top["metric_test_high"] - top["metric_test_low"]) / (2 * 1.96) if top["metric_test_high"] is not None else 0.0
+    near = [row for row in good if (row["metric_val"] - top["metric_val"]) * sign <= spread + 1e-12]
+    return min(near, key=lambda row: row["latency_ratio"] * row["size_ratio"])
+
+
+def closest(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row that breaks the limits least, in sum."""
+    def broken(row: Mapping[str, Any]) -> float:
+        return sum(max(0.0, amount) for amount in violations_of(row, context["budget"], context["untouched"]).values())
+    return min(rows, key=broken, default=None)
+
+
+def violations_of(row: Mapping[str, Any], budget: Any, untouched: Measurement) -> dict[str, float]:
+    """Violations of a row of front.csv under any budget, for answering a new one."""
+    values = {
+        "metric": Value(row["metric_val"]), "latency_ms": Value(row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"]),
+        "size_bytes": Value(row["size_bytes"]), "macs": Value(row["macs"]), "peak_memory_bytes": Value(row["peak_memory_bytes"]),
+    }
+    return budget.violations(Measurement(values), untouched, row["metric_direction"])
+
+
+def counts(entries: Sequence[Entry]) -> dict[str, Any]:
+    """How the candidates ended."""
+    judged = [entry for entry in entries if entry.cached_from is None]
+    return {
+        "asked": len(entries),
+        "evaluations": sum(entry.outcome is not None and not (isinstance(entry.outcome, Failed) and entry.outcome.reason == "interrupted") for entry in judged),
+        "done": sum(isinstance(entry.outcome, Done) for entry in judged),
+        "cache_hits": sum(entry.cached_from is not None for entry in entries),
+        "rejected": dict(Counter(entry.outcome.rung for entry in judged if isinstance(entry.outcome, Rejected))),
+        "failed": dict(Counter(entry.outcome.reason for entry in judged if isinstance(entry.outcome, Failed))),
+    }
+
+
+def phase_seconds(entries: Sequence[Entry]) -> dict[str, float]:
+    """Seconds of all workers together per phase of a candidate."""
+    total: Counter[str] = Counter()
+    for entry in entries:
+        if entry.outcome is not None and entry.cached_from is None:
+            total.update(entry.outcome.seconds)
+    return {name: round(value, 3) for name, value in sorted(total.items())}
+
+
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    """A pandas table with the columns of the contract first."""
+    import pandas as pd
+
+    extra = [name for row in rows for name in row if name not in columns]
+    return pd.DataFrame(list(rows), columns=[*columns, *dict.fromkeys(extra)])

@@ -1,0 +1,119 @@
+"""Re-open shipped files in a process that made none of them: hash, test score with intervals, latency, memory."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoslim import plugins, statistics, timing
+from autoslim.errors import AutoSlimError
+from autoslim.evaluator import latency_values, peak_memory, sha256
+from autoslim.inputs import Inputs, batch_size
+from autoslim.job import Job
+from autoslim.metrics import Value
+from autoslim.task import Score, Task
+
+#: corpus metrics get an interval by resampling batches, if there are enough of them and they fit in memory
+FEWEST_BATCHES, MOST_SAMPLES = 8, 20_000
+
+
+class Verifier:
+    """Compares shipped files with the untouched one, whose score is taken once."""
+
+    def __init__(self, job: Job, task: Task) -> None:
+        torch.set_num_threads(job.threads)
+        self.job, self.task = job, task
+        self.machine = timing.Machine()
+        self.runtime = plugins.load("runtimes", job.runtime)
+        self.split = "test" if task.has("test") else "val"
+        self._base: tuple[Path, Score, Any] | None = None
+
+    def verify(self, file: str, untouched: str, expected: str, seconds: float = 4.0) -> dict[str, Any]:
+        """Plain data of one file: {"split", "n", "metric", "drop", "others", "latency", ...}; raises AutoSlimError if the
+        bytes are not those that were recorded."""
+        path, base = Path(file), Path(untouched)
+        found = sha256(path)
+        if found != expected:
+            raise AutoSlimError(f"{path}: sha256 is {found[:12]}..., the study recorded {expected[:12]}...; the file was changed")
+        with self.machine.working():
+            base_score, base_cache = self.base(base)
+            score, cache = self.score(path, base)
+            metric, lost = self.intervals(score, cache, base_score, base_cache)
+            with self.machine.alone():
+                candidate = self.runtime.open(path, self.job.threads).bind(self.task.latency_input)
+                baseline = self.runtime.open(base, self.job.threads).bind(self.task.latency_input)
+                timed = timing.compare(candidate, baseline, seconds=seconds)
+                memory = peak_memory(path, self.job)
+        latency = latency_values(timed, batch_size(self.task.latency_input))
+        return {
+            "split": self.split, "n": score.n, "metric": vars(metric), "drop": vars(lost), "others": dict(list(score.values.items())[1:]),
+            "latency_ms": vars(latency["latency_ms"]), "latency_ratio": vars(latency["latency_ratio"]), "throughput": vars(latency["throughput"]),
+            "latency_p95_ms": timed.p95, "pairs": timed.pairs, "converged": timed.converged,
+            "peak_memory_bytes": memory, "size_bytes": path.stat().st_size, "sha256": found,
+        }
+
+    def base(self, path: Path) -> tuple[Score, Any]:
+        if self._base is None or self._base[0] != path:
+            score, cache = self.score(path, path)
+            self._base = path, score, cache
+        return self._base[1], self._base[2]
+
+    def score(self, path: Path, untouched: Path) -> tuple[Score, "_Cache"]:
+        session = self.runtime.open(path, self.job.threads)
+        original = self.runtime.open(untouched, self.job.threads).run
+        cache = _Cache(session.run, self.machine.pause)
+        return self.task.score(cache.predict, self.split, original, cache.remember(self.task.batches(self.split))), cache
+
+    def intervals(self, score: Score, cache: "_Cache", base: Score, base_cache: "_Cache") -> tuple[Value, Value]:
+        """(metric with interval, drop against untouched with interval); without an interval where none can be had."""
+        sign = 1.0 if next(iter(self.task.metrics.values())) == "max" else -1.0
+        value, reference = next(iter(score.values.values())), next(iter(base.values.values()))
+        lost = (reference - value) * sign
+        if score.per_unit is not None and base.per_unit is not None and len(score.per_unit) == len(base.per_unit):
+            if len(score.per_unit) < FEWEST_BATCHES:
+                return Value(value), Value(lost)
+            return statistics.mean_interval(score.per_unit), statistics.paired_interval(base.per_unit * sign, score.per_unit * sign)
+        if not cache.whole or len(cache.batches) < FEWEST_BATCHES:
+            return Value(value), Value(lost)
+        lead = next(iter(self.task.metrics))
+
+        def again(which: "_Cache", drawn: np.ndarray) -> float:
+            return self.task.score(which.recall, self.split, None, [which.batches[i] for i in drawn]).values[lead]
+
+        n = len(cache.batches)
+        low, high = statistics.corpus_interval(lambda drawn: again(cache, drawn), n)
+        drop_low, drop_high = statistics.corpus_interval(lambda drawn: (again(base_cache, drawn) - again(cache, drawn)) * sign, n)
+        return Value(value, low, high), Value(lost, drop_low, drop_high)
+
+
+class _Cache:
+    """Batches and their outputs, kept while they are few, so that resampling costs no inference."""
+
+    def __init__(self, run: Any, pause: Any) -> None:
+        self._run, self._pause = run, pause
+        self.batches: list[tuple[Inputs, Any]] = []
+        self._outputs: dict[int, Any] = {}
+        self._samples = 0
+        self.whole = True
+
+    def remember(self, batches: Any) -> Any:
+        for inputs, targets in batches:
+            self._samples += batch_size(inputs)
+            if self._samples <= MOST_SAMPLES:
+                self.batches.append((inputs, targets))
+            else:
+                self.whole = False
+                self.batches.clear()
+                self._outputs.clear()
+            yield inputs, targets
+
+    def predict(self, inputs: Inputs) -> Any:
+        self._pause()
+        outputs = self._run(inputs)
+        if self.whole:
+            self._outputs[id(inputs)] = outputs
+        return outputs
+
+    def recall(self, inputs: Inputs) -> Any:
+        return self._outputs[id(inputs)]

@@ -1,0 +1,77 @@
+"""The process in which candidates are evaluated: ``python -m autoslim.worker FD``, spoken to over an inherited socket.
+
+Nothing of the user's code runs in the process that holds the study, so whatever a model does (crash, hang, fill the memory)
+ends one candidate.
+"""
+
+import ctypes
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from autoslim.errors import UserError
+from autoslim.timing import Machine
+
+
+def die_with_parent() -> None:
+    """On Linux, end when the parent is killed, even in the middle of a computation."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+def serve(channel: Connection) -> None:
+    """Answer requests until the other side closes."""
+    evaluator: Any = None
+    while True:
+        try:
+            verb, payload = channel.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            if verb == "job":
+                evaluator = start(payload)
+                answer = None
+            elif verb == "prepare":
+                answer = evaluator.prepare()
+            elif verb == "attach":
+                answer = evaluator.attach(payload)
+            elif verb == "evaluate":
+                answer = evaluator.evaluate(payload)
+            elif verb == "verifier":
+                evaluator = start_verifier(payload)
+                answer = None
+            else:
+                answer = evaluator.verify(**payload)
+            reply = ("ok", answer)
+        except UserError as error:
+            reply = ("user", str(error))
+        except Exception as error:  # told to the owner, who decides; the trace is in this process's log
+            traceback.print_exc()
+            reply = ("error", f"{type(error).__name__}: {error}")
+        channel.send(reply)
+
+
+def start(job: Any) -> Any:
+    """The evaluator of a job; importing and loading count as work, which waits while something is timed."""
+    with Machine().working():
+        from autoslim import task
+        from autoslim.evaluator import Evaluator
+
+        return Evaluator(job, task.load(job.task, job.task_args, job.max_samples))
+
+
+def start_verifier(job: Any) -> Any:
+    """What re-opens shipped files, in this process that made none of them."""
+    with Machine().working():
+        from autoslim import task
+        from autoslim.verification import Verifier
+
+        return Verifier(job, task.load(job.task, job.task_args, job.max_samples))
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(Connection(int(sys.argv[1])))
