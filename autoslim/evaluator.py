@@ -7,11 +7,10 @@ exported, all of the validation data, timed). A rejected candidate has paid for 
 
 import functools
 import hashlib
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, batch_size, call, rows
 from autoslim.job import UNTOUCHED, Job, Prepared
 from autoslim.layers import count
+from autoslim.memory import Probe
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe, to_yaml
 from autoslim.recovery import Lesson, recover
@@ -49,6 +49,7 @@ class Evaluator:
         self._learned: tuple[list[Lesson], list[Lesson], list[Inputs]] | None = None
         self._moments: Mapping[str, torch.Tensor] | None = None
         self.prepared: Prepared | None = None
+        self.memory = Probe(job.runtime, job.threads, job.task, job.task_args)
 
     # -- preparation ----------------------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class Evaluator:
             values = {"metric": self.metric_value(score), **measured, "size_bytes": Value(path.stat().st_size),
                       "macs": Value(macs), "params": Value(params)}
             if self.needs_memory():
-                values["peak_memory_bytes"] = Value(peak_memory(path, self.job))
+                values["peak_memory_bytes"] = Value(self.memory.measure(path))
         untouched = Measurement(values, others_of(score), {**host.facts(), "threads": self.job.threads, "batch": batch_size(self.task.latency_input),
                                                            "samples": score.n}, structure.not_counted)
         self.prepared = Prepared(structure, space, coverage.report(structure, techniques), untouched, sha256(path),
@@ -136,17 +137,25 @@ class Evaluator:
             return end
         if early and self.binding():
             with clock("export"):
-                self.runtime.export(draft, self.example, calibration, path, **self.shapes())
+                early_base = path.with_name(f"early{self.runtime.suffix}")
+                self.runtime.export(replace(draft, bits={}), self.example, calibration, early_base, **self.shapes())
+                self.runtime.finish(draft, early_base, calibration, path)
+                early_base.unlink()
             with clock("time"):
                 timed = self.time(path, self.untouched_file())
             if end := self.stop("timed", {**values, **timed, "size_bytes": Value(path.stat().st_size)}, recipe, clock):
                 remove(folder)
                 return end
-        with clock("recover"):
-            notes = recover(draft, self.model, lessons, held, recipe.recovery, loss=self.task.loss() if self.has_targets else None,
-                            pause=self.machine.pause, seed=self.job.seed)
+        base = self.base(recipe)
+        notes: list[str] = []
+        if not base.is_file():
+            with clock("recover"):
+                notes = recover(draft, self.model, lessons, held, recipe.recovery, loss=self.task.loss() if self.has_targets else None,
+                                pause=self.machine.pause, seed=self.job.seed)
         with clock("export"):
-            notes += draft.notes + list(self.runtime.export(draft, self.example, calibration, path, **self.shapes()))
+            if not base.is_file():
+                notes += self.runtime.export(replace(draft, bits={}), self.example, calibration, base, **self.shapes())
+            notes += draft.notes + list(self.runtime.finish(draft, base, calibration, path))
         values["size_bytes"] = Value(path.stat().st_size)
         with clock("score"):
             score = self.score(path, self.untouched_file(), candidate if early else None)
@@ -158,10 +167,17 @@ class Evaluator:
         with clock("time"):
             values |= self.time(path, self.untouched_file())
             if self.needs_memory():
-                values["peak_memory_bytes"] = Value(peak_memory(path, self.job))
+                values["peak_memory_bytes"] = Value(self.memory.measure(path))
         found = self.measurement(values, score)
         (folder / "recipe.yaml").write_text(to_yaml(recipe, {"key": recipe.key, "task": self.task.name}), encoding="utf-8")
         return Done(found, self.violations(found), str(path.relative_to(self.out)), sha256(path), recipe, clock.seconds, tuple(notes))
+
+    def base(self, recipe: Recipe) -> Path:
+        """Where the recovered float form of a recipe lies, shared by all recipes that differ from it in bits alone."""
+        structural = Recipe.of((step for step in recipe.steps if step.technique != "bits"), recipe.recovery)
+        if not structural.steps:
+            return self.untouched_file()
+        return self.out / "bases" / f"{structural.key}{self.runtime.suffix}"
 
     def stop(self, rung: str, values: Mapping[str, Value], recipe: Recipe, clock: "Clock") -> Rejected | None:
         """A Rejected if a limit is already broken by what is known."""
@@ -288,15 +304,6 @@ def payload_bytes(draft: Draft) -> int:
         norm = isinstance(draft.model.get_submodule(owner), torch.nn.modules.batchnorm._BatchNorm)
         total += 0 if norm else parameter.numel() * (1 if owner in small and kind == "weight" else parameter.element_size())
     return total
-
-
-def peak_memory(path: Path, job: Job) -> float:
-    """Bytes that opening and running the file adds to a fresh process; NaN becomes an error of this candidate."""
-    done = subprocess.run([sys.executable, "-m", "autoslim.memory", str(path), job.runtime, str(job.threads), job.task, repr(dict(job.task_args))],
-                          capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        raise RuntimeError(f"memory probe failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return float(done.stdout.strip().splitlines()[-1])
 
 
 def sha256(path: Path) -> str:

@@ -53,7 +53,8 @@ class Session(Protocol):
 class Runtime(Protocol):
     """A way to ship a model as one file and to run that file.
 
-    Obligations: ``export`` writes exactly ``path`` and nothing beside it; ``open`` needs nothing but the file (no class of
+    Obligations: ``export`` writes the float form of a draft, exactly ``path`` and nothing beside it; ``finish`` makes the
+    shipped file from a float form, with the draft's bits, and may copy it where there are none; ``open`` needs nothing but the file (no class of
     the user's) and works in a fresh process; ``supports`` says which values of a technique become real in the file: a
     missing technique means all its values do.
     """
@@ -61,7 +62,8 @@ class Runtime(Protocol):
     suffix: str
     supports: Mapping[str, tuple[Any, ...]]
 
-    def export(self, draft: "Draft", example: "Inputs", calibration: Sequence["Inputs"], path: Path) -> tuple[str, ...]: ...
+    def export(self, draft: "Draft", example: "Inputs", calibration: Sequence["Inputs"], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]: ...
+    def finish(self, draft: "Draft", base: Path, calibration: Sequence["Inputs"], path: Path) -> tuple[str, ...]: ...
     def open(self, path: Path, threads: int) -> Session: ...
 
 

@@ -1,16 +1,41 @@
-"""A fresh process that opens one file, runs it, and prints the resident bytes that this added.
+"""How much resident memory opening and running a file adds to a process.
 
-Run: ``python -m autoslim.memory FILE RUNTIME THREADS TASK ARGS``. The example input is made before the first reading, so that
-neither the task's nor the libraries' memory counts.
+Run: ``python -m autoslim.memory RUNTIME THREADS TASK ARGS MAX``; then one path per line on standard input, one number of
+bytes (or ``error: ...``) per line on standard output. The process loads the task's input and the runtime once and forks a
+child for each file, so that every file meets the same fresh state, and neither the task nor the libraries count.
 """
 
 import ast
-import ctypes
 import gc
+import os
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+RUNS = 10
+
+
+class Probe:
+    """The measuring process, started when first asked; one per caller. Close it by dropping its input."""
+
+    def __init__(self, runtime: str, threads: int, task: str, args: Mapping[str, str]) -> None:
+        self._command = [sys.executable, "-m", "autoslim.memory", runtime, str(threads), task, repr(dict(args))]
+        self._process: subprocess.Popen | None = None
+
+    def measure(self, path: Path) -> float:
+        """Bytes added by one file. Raises RuntimeError with the child's reason."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline().strip()
+        if not answer or answer.startswith("error"):
+            raise RuntimeError(f"memory of {path.name} could not be measured ({answer or 'the measuring process ended'})")
+        return float(answer)
 
 
 def resident() -> int:
@@ -20,17 +45,10 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def main() -> None:
-    from autoslim import plugins, task
-
-    path, runtime_name, threads, source, args = sys.argv[1:6]
-    loaded = task.load(source, ast.literal_eval(args))
-    inputs = loaded.latency_input
-    runtime = plugins.load("runtimes", runtime_name)
-    gc.collect()
-    if hasattr(ctypes, "CDLL") and sys.platform.startswith("linux"):
-        ctypes.CDLL(None).malloc_trim(0)
-    before, peak, done = resident(), resident(), threading.Event()
+def child(runtime: Any, path: Path, threads: int, inputs: Any) -> int:
+    """Bytes that opening and running the file adds to this process, at its highest."""
+    before = peak = resident()
+    done = threading.Event()
 
     def watch() -> None:
         nonlocal peak
@@ -40,12 +58,35 @@ def main() -> None:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    run = runtime.open(Path(path), int(threads)).bind(inputs)
-    for _ in range(10):
+    run = runtime.open(path, threads).bind(inputs)
+    for _ in range(RUNS):
         run()
     done.set()
     watcher.join()
-    print(max(0, max(peak, resident()) - before))
+    return max(0, max(peak, resident()) - before)
+
+
+def main() -> None:
+    from autoslim import plugins, task
+
+    runtime_name, threads, source, args = sys.argv[1:5]
+    inputs = task.load(source, ast.literal_eval(args)).latency_input
+    runtime = plugins.load("runtimes", runtime_name)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a task prints must not mix with the answers
+    for line in sys.stdin:
+        gc.collect()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                text = str(child(runtime, Path(line.strip()), int(threads), inputs))
+            except Exception as error:  # reported to the caller, who turns it into the candidate's end
+                text = f"error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            os.write(answers, f"{text}\n".encode())
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            os.write(answers, f"error: ended with status {status}\n".encode())
 
 
 if __name__ == "__main__":

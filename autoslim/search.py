@@ -413,6 +413,7 @@ def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     loop.study.set_fact("runs", runs)
     loop.watcher.phase("report")
     summary = report.write(loop.study, loop.out)
+    shutil.rmtree(loop.out / "bases", ignore_errors=True)
     keep = {Path(row["model_file"]).parent.name for row in verified}
     for folder in (loop.out / "models").glob("*"):
         if folder.name not in keep:

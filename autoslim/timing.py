@@ -6,6 +6,7 @@ of pairs are added until the 95 % interval of the median ratio is narrow enough 
 
 import fcntl
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from autoslim.metrics import Value
 
 BLOCK = 16
 MIN_PAIRS = 48
+TICK = 0.05
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Machine:
         self._gate = self._open(folder / "autoslim.gate.lock")
         self._room = self._open(folder / "autoslim.room.lock")
         self._working = 0
+        self._ticking = False
 
     @staticmethod
     def _open(path: Path) -> int:
@@ -103,6 +106,16 @@ class Machine:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except PermissionError:  # another user's file: a read lock needs no more
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def tick(self) -> None:
+        """From now on pause by itself, twenty times a second, between any two steps of Python code in the main thread; so
+        that a long export or a library's own loop does not hold up a timing. Main thread only."""
+        signal.signal(signal.SIGALRM, lambda number, frame: self.pause())
+        self._ticking = True
+
+    def _beat(self, on: bool) -> None:
+        if self._ticking:
+            signal.setitimer(signal.ITIMER_REAL, TICK if on else 0.0, TICK if on else 0.0)
 
     def _enter(self) -> None:
         fcntl.flock(self._gate, fcntl.LOCK_SH)
@@ -114,12 +127,14 @@ class Machine:
         """Hold the machine together with other workers; waits while a timing is under way."""
         if not self._working:
             self._enter()
+            self._beat(True)
         self._working += 1
         try:
             yield
         finally:
             self._working -= 1
             if not self._working:
+                self._beat(False)
                 fcntl.flock(self._room, fcntl.LOCK_UN)
 
     def pause(self) -> None:
@@ -137,6 +152,7 @@ class Machine:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Have the machine for a timing: waits until all work pauses."""
+        self._beat(False)
         if self._working:
             fcntl.flock(self._room, fcntl.LOCK_UN)
         fcntl.flock(self._gate, fcntl.LOCK_EX)
@@ -148,3 +164,4 @@ class Machine:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
             if self._working:
                 self._enter()
+                self._beat(True)

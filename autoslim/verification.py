@@ -8,9 +8,10 @@ import torch
 
 from autoslim import plugins, statistics, timing
 from autoslim.errors import AutoSlimError
-from autoslim.evaluator import latency_values, peak_memory, sha256
+from autoslim.evaluator import latency_values, sha256
 from autoslim.inputs import Inputs, batch_size
 from autoslim.job import Job
+from autoslim.memory import Probe
 from autoslim.metrics import Value
 from autoslim.task import Score, Task
 
@@ -27,6 +28,7 @@ class Verifier:
         self.machine = timing.Machine()
         self.runtime = plugins.load("runtimes", job.runtime)
         self.split = "test" if task.has("test") else "val"
+        self.memory = Probe(job.runtime, job.threads, job.task, job.task_args)
         self._base: tuple[Path, Score, Any] | None = None
 
     def verify(self, file: str, untouched: str, expected: str, seconds: float = 4.0) -> dict[str, Any]:
@@ -40,11 +42,11 @@ class Verifier:
             base_score, base_cache = self.base(base)
             score, cache = self.score(path, base)
             metric, lost = self.intervals(score, cache, base_score, base_cache)
+            memory = self.memory.measure(path)
             with self.machine.alone():
                 candidate = self.runtime.open(path, self.job.threads).bind(self.task.latency_input)
                 baseline = self.runtime.open(base, self.job.threads).bind(self.task.latency_input)
                 timed = timing.compare(candidate, baseline, seconds=seconds)
-                memory = peak_memory(path, self.job)
         latency = latency_values(timed, batch_size(self.task.latency_input))
         return {
             "split": self.split, "n": score.n, "metric": vars(metric), "drop": vars(lost), "others": dict(list(score.values.items())[1:]),

@@ -59,7 +59,9 @@ def start(job: Any) -> Any:
         from autoslim import task
         from autoslim.evaluator import Evaluator
 
-        return Evaluator(job, task.load(job.task, job.task_args, job.max_samples))
+        evaluator = Evaluator(job, task.load(job.task, job.task_args, job.max_samples))
+        evaluator.machine.tick()
+        return evaluator
 
 
 def start_verifier(job: Any) -> Any:

@@ -78,6 +78,7 @@ class Member:
         self._workers: list[Worker] = []
         self._prepared: Any = None
         self.peak_bytes = 0
+        self._weighed = 0.0
 
     def prepare(self) -> Any:
         """Start the first worker, which looks at the model and measures it; the others start when they are needed."""
@@ -118,7 +119,8 @@ class Member:
         while time.monotonic() < stop and (busy := [worker for worker in self._workers if worker.candidate]):
             ready = wait([worker.channel for worker in busy], timeout=min(0.2, max(0.0, stop - time.monotonic())))
             ended = [(worker, self._end(worker, worker.channel in ready)) for worker in busy]
-            self.peak_bytes = max(self.peak_bytes, resident_tree())
+            if time.monotonic() - self._weighed > 1.0:
+                self.peak_bytes, self._weighed = max(self.peak_bytes, resident_tree()), time.monotonic()
             found = [(worker, outcome) for worker, outcome in ended if outcome is not None]
             for worker, outcome in found:
                 candidate, worker.candidate = worker.candidate, None
@@ -157,14 +159,16 @@ class Member:
 
 
 def resident_tree(pid: int | None = None) -> int:
-    """Resident bytes of a process (default: this one) and all its children, now."""
+    """Resident bytes of a process (default: this one) and all its children, now; pages that they share count once where
+    the system tells (proportional set size)."""
     total = 0
     try:
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
+                told = process.memory_full_info()
+                total += getattr(told, "pss", told.rss)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
     except psutil.NoSuchProcess:
         return 0

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: one .onnx file, integer QDQ kernels for the layers whose bits are 8 (the default runtime)."""
 
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from torch import nn
 from autoslim import packing
 from autoslim.engine import Draft
 from autoslim.errors import Untreatable
-from autoslim.inputs import Inputs, batch_size, call, split
+from autoslim.inputs import Inputs, batch_size, call, rows, split
 from autoslim.onnx_int8 import quantise
 
 OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
@@ -29,16 +30,18 @@ class Member:
     supports = {"bits": (32, 8)}
 
     def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
-        """Write ``path``; returns notes. Raises Untreatable if the model cannot be exported."""
+        """Write the float graph to ``path``; returns notes. Raises Untreatable if the model cannot be exported."""
         model, notes = export_float(draft.model, example, dynamic_shapes)
+        save(model, path)
+        return tuple(notes)
+
+    def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
+        """The shipped file: the float graph with integer kernels for the layers whose bits are 8."""
+        model, notes = onnx.load(str(base)), []
         if draft.bits:
-            with torch.no_grad():
-                model, more = quantise(model, draft, [packing.numpy_feed([i.name for i in model.graph.input], x) for x in self._fit(model, calibration)])
-            notes += more
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        onnx.save_model(model, str(partial), save_as_external_data=False)
-        partial.replace(path)
+            names = [node.name for node in model.graph.input]
+            model, notes = quantise(model, draft, [packing.numpy_feed(names, inputs) for inputs in self._fit(model, calibration)])
+        save(model, path)
         return tuple(notes)
 
     @staticmethod
@@ -48,8 +51,7 @@ class Member:
         if not fixed:
             return list(calibration)
         size = int(fixed)
-        from autoslim.inputs import rows
-        return [rows(x, s, s + size) for x in calibration for s in range(0, batch_size(x) - size + 1, size)]
+        return [rows(inputs, start, start + size) for inputs in calibration for start in range(0, batch_size(inputs) - size + 1, size)]
 
     def open(self, path: Path, threads: int) -> "OnnxSession":
         return OnnxSession(path, threads)
@@ -98,6 +100,14 @@ class OnnxSession:
             shape = [d if isinstance(d, int) else 1 for d in node.shape]
             feed[node.name] = torch.from_numpy(np.zeros(shape, kinds.get(node.type, np.float32)))
         return feed
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """One file, weights inside, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    onnx.save_model(model, str(partial), save_as_external_data=False)
+    partial.replace(path)
 
 
 def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) -> tuple[onnx.ModelProto, list[str]]:

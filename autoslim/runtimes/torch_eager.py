@@ -1,5 +1,6 @@
 """PyTorch itself: an exported program (.pt2) run eagerly, in float; the same door for machines without ONNX Runtime."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,7 @@ class Member:
     supports = {"bits": (32,)}
 
     def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
-        """Write ``path``; returns notes. Raises Untreatable if the model cannot be exported or asks for integers."""
-        if any(bits != 32 for bits in draft.bits.values()):
-            raise Untreatable("torch_eager: has no integer kernels; allowed bits: 32")
+        """Write ``path``; returns notes. Raises Untreatable if the model cannot be exported."""
         with torch.no_grad():
             outputs = packing.describe_outputs(call(draft.model, example))
         pair = packing.twice(example)
@@ -40,6 +39,14 @@ class Member:
             partial.replace(path)
             return ("the file takes a fixed batch: the exporter could not free the batch axis",) if fixed else ()
         raise Untreatable(f"torch_eager: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+
+    def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
+        """A copy of the float program. Raises Untreatable for bits other than 32."""
+        if any(bits != 32 for bits in draft.bits.values()):
+            raise Untreatable("torch_eager: has no integer kernels; allowed bits: 32")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(base, path)
+        return ()
 
     def open(self, path: Path, threads: int) -> "EagerSession":
         return EagerSession(path, threads)
