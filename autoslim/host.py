@@ -35,17 +35,23 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def physical_cores() -> int:
-    """Physical cores that this process may use (its affinity mask), at least 1."""
+def cores() -> list[int]:
+    """One logical processor per physical core that this process may use (its affinity mask), in order; never empty."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = set()
-    for cpu in allowed:
+    found: dict[tuple[str, str], int] = {}
+    for cpu in sorted(allowed):
         base = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         try:
-            cores.add(((base / "physical_package_id").read_text(), (base / "core_id").read_text()))
+            place = (base / "physical_package_id").read_text(), (base / "core_id").read_text()
         except OSError:
-            cores.add((str(cpu), ""))
-    return max(1, len(cores))
+            place = (str(cpu), "")
+        found.setdefault(place, cpu)
+    return sorted(found.values()) or [0]
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use, at least 1."""
+    return len(cores())
 
 
 def version(package: str) -> str | None:

@@ -1,6 +1,5 @@
 """Mixed int8 on an ONNX graph: which nodes belong to which layer, which run as integers, and the QDQ insertion itself."""
 
-import ast
 import contextlib
 import io
 import logging
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 
 from autoslim.engine import Draft
+from autoslim.onnx_names import scopes
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: nodes that follow their inputs into integers, because ONNX Runtime has integer kernels or lets the values pass
@@ -105,9 +105,4 @@ def layer_of(node: onnx.NodeProto, constants: set[str], wanted: dict[str, str]) 
     for name in node.input:
         if name.endswith(".weight") and name[: -len(".weight")] in wanted:
             return name[: -len(".weight")]
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            for scope in reversed(ast.literal_eval(entry.value)):
-                if scope in wanted:
-                    return scope
-    return None
+    return next((scope for scope in reversed(scopes(node)) if scope in wanted), None)

@@ -28,9 +28,8 @@ def write(study: Study, out: Path) -> dict[str, Any]:
     """Write everything into ``out`` and return the summary. Same study, same bytes of every table."""
     out.mkdir(parents=True, exist_ok=True)
     context, entries = context_of(study), study.entries()
-    by_key = {entry.key: entry for entry in reversed(entries) if isinstance(entry.outcome, Done) and entry.cached_from is None}
-    verified = study.fact("verified") or []
-    rows = [tables.front_row(by_key[row["key"]], row, context) for row in verified if row["key"] in by_key]
+    by_key = done_by_key(entries)
+    rows = front_rows(study)
     trials = [tables.trial_row(entry) for entry in entries]
     tables.frame(rows, tables.FRONT_COLUMNS).to_csv(out / "front.csv", index=False, lineterminator="\n")
     tables.frame(trials, tables.TRIAL_COLUMNS).to_csv(out / "trials.csv", index=False, lineterminator="\n")
@@ -41,6 +40,17 @@ def write(study: Study, out: Path) -> dict[str, Any]:
     figures = draw(out, study, rows, trials, summary, context, by_key, entries)
     page(out, study, rows, trials, summary, context, figures, by_key)
     return summary
+
+
+def done_by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """The trial that was really evaluated, per key."""
+    return {entry.key: entry for entry in reversed(entries) if isinstance(entry.outcome, Done) and entry.cached_from is None}
+
+
+def front_rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of front.csv, from the record."""
+    context, by_key = context_of(study), done_by_key(study.entries())
+    return [tables.front_row(by_key[row["key"]], row, context) for row in study.fact("verified") or [] if row["key"] in by_key]
 
 
 def history(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[float]:

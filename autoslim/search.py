@@ -283,20 +283,20 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
         strategy.tell(number, follower.point, follower.memo, outcome)
     loop.asking += time.monotonic() - begun
     prune_files(loop, prepared)
-    report_progress(loop, prepared)
+    report_progress(loop, prepared, candidate.number)
     check_floor(loop, prepared, candidate, outcome)
 
 
 def prune_files(loop: Loop, prepared: Any) -> None:
     """Delete the files of candidates that are dominated and carry no label."""
     front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, 10_000)
-    keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if entry.label} | {c.recipe.key for c in loop.running.values()}
+    keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if is_rival(entry)} | {c.recipe.key for c in loop.running.values()}
     for folder in (loop.out / "candidates").glob("*"):
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def report_progress(loop: Loop, prepared: Any) -> None:
+def report_progress(loop: Loop, prepared: Any, number: int) -> None:
     done = [entry for entry in loop.entries if isinstance(entry.outcome, Done)]
     good = [entry for entry in done if feasible(entry.outcome.violations)]
     best = min(good, key=lambda entry: sum(tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)),
@@ -307,7 +307,7 @@ def report_progress(loop: Loop, prepared: Any) -> None:
     if loop.spec.time is not None:
         eta = min(eta or loop.spec.time, max(0.0, loop.spec.time - spent))
     volume = tables.hypervolume((entry.outcome.measurement for entry in good), prepared.untouched, loop.spec.objectives, prepared.metric_direction)
-    latest = max((entry for entry in loop.entries if entry.outcome is not None), key=lambda entry: entry.number)
+    latest = next(entry for entry in loop.entries if entry.number == number)
     loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
 
 
@@ -375,7 +375,7 @@ def verify(loop: Loop) -> list[dict[str, Any]]:
 
 def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -> list[Entry]:
     """The untouched model, the rivals, and the front."""
-    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and (entry.label == "untouched" or entry.label.startswith("uniform"))]
+    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and is_rival(entry)]
     front = tables.select_front(entries, context["untouched"], context["objectives"], context["metric_direction"], most)
     seen, chosen = set(), []
     for entry in (*labelled, *front):
@@ -383,6 +383,11 @@ def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -
             seen.add(entry.key)
             chosen.append(entry)
     return chosen
+
+
+def is_rival(entry: Entry) -> bool:
+    """The untouched model and the trivial rivals are shown in every report, dominated or not."""
+    return entry.label == "untouched" or entry.label.startswith("uniform")
 
 
 def model_place(entry: Entry) -> str:
@@ -414,6 +419,9 @@ def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     loop.watcher.phase("report")
     summary = report.write(loop.study, loop.out)
     shutil.rmtree(loop.out / "bases", ignore_errors=True)
+    for folder in (loop.out / "candidates").glob("*"):
+        if not any(folder.glob("model.*")):  # moved to models/
+            shutil.rmtree(folder, ignore_errors=True)
     keep = {Path(row["model_file"]).parent.name for row in verified}
     for folder in (loop.out / "models").glob("*"):
         if folder.name not in keep:

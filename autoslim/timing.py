@@ -16,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from autoslim import host
 from autoslim.metrics import Value
 
 BLOCK = 16
+#: two-sided 95 % quantiles of Student's t by number of rounds
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 MIN_PAIRS = 48
 TICK = 0.05
 
@@ -58,6 +61,43 @@ def compare(candidate: Callable[[], object], baseline: Callable[[], object], *, 
             break
     mine, base = [c for c, _ in times], [b for _, b in times]
     return Timing(ratio, median_interval(mine), float(np.percentile(mine, 95)), median_interval(base), len(times), bool(narrow))
+
+
+def compare_rounds(open_pair: Callable[[], tuple[Callable[[], object], Callable[[], object]]], *, rounds: int = 5, width: float = 0.03,
+                   seconds: float = 4.0) -> Timing:
+    """Like :func:`compare`, with both files opened anew for each round, since where a session lands in memory moves its time.
+
+    Values are medians over the rounds. Intervals are the wider of two: of the pooled pairs, and of the rounds' medians
+    (Student's t), so that what differs from one opening to the next is part of the doubt.
+    """
+    found = [compare(*open_pair(), width=width, seconds=seconds / rounds) for _ in range(rounds)]
+    ratio = between([one.ratio for one in found])
+    return Timing(ratio, between([one.p50 for one in found]), float(np.median([one.p95 for one in found])),
+                  between([one.baseline_p50 for one in found]), sum(one.pairs for one in found), bool((ratio.high - ratio.low) <= width * ratio.value))
+
+
+def between(values: list[Value]) -> Value:
+    """Median of several measurements with an interval that holds their mean own interval and their spread."""
+    middle = float(np.median([value.value for value in values]))
+    own = float(np.mean([value.high - value.low for value in values])) / 2 / np.sqrt(len(values))
+    spread = float(np.std([value.value for value in values], ddof=1)) / np.sqrt(len(values)) * STUDENT.get(len(values), 2.0) if len(values) > 1 else 0.0
+    half = max(own, spread)
+    return Value(middle, float(max(0.0, middle - half)), float(middle + half))
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """Keep this thread on the first core that it may use, so that it does not wander between two calls; a no-op where the
+    system cannot."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {host.cores()[0]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def warm_up(call: Callable[[], object], runs: int = 5, seconds: float = 0.05) -> None:
@@ -158,7 +198,8 @@ class Machine:
         fcntl.flock(self._gate, fcntl.LOCK_EX)
         fcntl.flock(self._room, fcntl.LOCK_EX)
         try:
-            yield
+            with pinned():
+                yield
         finally:
             fcntl.flock(self._room, fcntl.LOCK_UN)
             fcntl.flock(self._gate, fcntl.LOCK_UN)

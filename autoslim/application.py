@@ -1,0 +1,42 @@
+"""One recipe, one file: what `autoslim apply` does, outside any study."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autoslim import task as tasks
+from autoslim.engine import compress
+from autoslim.errors import UserError
+from autoslim.evaluator import Evaluator
+from autoslim.job import Job
+from autoslim.recipe import Recipe
+from autoslim.recovery import recover
+from autoslim.spec import StudySpec
+
+
+def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
+    """Compress, recover and ship the task's model as ``out``; returns what the file scored on validation data.
+
+    Raises UserError for a file ending that the runtime does not write, Untreatable if the recipe does not fit the model.
+    """
+    task = tasks.load(spec.task, spec.task_args, spec.max_samples)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(spec.task, spec.task_args, spec.runtime, spec.resolved_threads(), folder, spec.limits(), spec.objectives, {}, spec.seed,
+                  spec.max_samples, spec.resolved_threads())
+        evaluator = Evaluator(job, task)
+        if out.suffix != evaluator.runtime.suffix:
+            raise UserError(f"--out: got {str(out)!r}, allowed: a name ending in {evaluator.runtime.suffix}, the runtime's file")
+        lessons, held, calibration = evaluator.learning_data()
+        untouched = evaluator.untouched_file()
+        plain = compress(evaluator.model, Recipe(), calibration)
+        evaluator.runtime.export(plain, evaluator.example, calibration, untouched, **evaluator.shapes())
+        draft = compress(evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=task.students(evaluator.model))
+        loss = task.loss() if evaluator.has_targets else None
+        notes = recover(draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, seed=spec.seed) + draft.notes
+        base = Path(folder) / f"base{evaluator.runtime.suffix}"
+        notes += evaluator.runtime.export(replace(draft, bits={}), evaluator.example, calibration, base, **evaluator.shapes())
+        notes += evaluator.runtime.finish(draft, base, calibration, out)
+        score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)
+        return {"notes": notes, "metric_name": next(iter(score.values)), "metric": next(iter(score.values.values())),
+                "untouched_metric": next(iter(reference.values.values())), "size_bytes": out.stat().st_size, "untouched_bytes": untouched.stat().st_size}

@@ -1,0 +1,52 @@
+"""Flags that several commands share, and how they become the content of a study."""
+
+from typing import Annotated, Any
+
+import typer
+
+from autoslim.errors import UserError
+
+Task = Annotated[str | None, typer.Option("--task", help="Task: a .py file, a module, or an installed task (docs/task.md). Default: the embedded digits network.")]
+TaskArg = Annotated[list[str] | None, typer.Option("--task-arg", help="Argument for the task's functions, k=v; may be repeated.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Short cut instead of --task: torchvision:NAME.")]
+Data = Annotated[str | None, typer.Option("--data", "-d", help="With --model: imagefolder:PATH (train, val, test below it) or random:CLASSES.")]
+Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Threads that are timed; default: the physical cores this process may use.")]
+MaxSamples = Annotated[int | None, typer.Option("--max-samples", help="At most so many samples of each split.")]
+BudgetMs = Annotated[str | None, typer.Option("--budget-ms", help="Largest latency: milliseconds, or a share of the untouched model such as 60%.")]
+BudgetMb = Annotated[str | None, typer.Option("--budget-mb", help="Largest file: megabytes (10^6 bytes), or a share such as 25%.")]
+BudgetMacs = Annotated[str | None, typer.Option("--budget-macs", help="Most multiply-accumulates: a number such as 50M, or a share.")]
+BudgetMemory = Annotated[str | None, typer.Option("--budget-memory-mb", help="Most memory that the file adds to a process: megabytes, or a share.")]
+MaxDrop = Annotated[str | None, typer.Option("--max-drop", help="Largest loss of the metric: 1pp (absolute), 1% (relative) or a bare number (absolute).")]
+
+
+def pairs(values: list[str] | None) -> dict[str, str]:
+    """["k=v"] -> {"k": "v"}."""
+    found = {}
+    for value in values or []:
+        key, sign, rest = value.partition("=")
+        if not sign or not key:
+            raise UserError(f"--task-arg: got {value!r}, allowed: name=value")
+        found[key] = rest
+    return found
+
+
+def task_of(task: str | None, task_arg: list[str] | None, model: str | None, data: str | None) -> dict[str, Any]:
+    """The task part of a study from the flags; empty where none is given."""
+    args = pairs(task_arg)
+    if model or data:
+        if task:
+            raise UserError("--task and --model: give one of them; --model is a short cut that builds a task")
+        if not model:
+            raise UserError("--data: needs --model torchvision:NAME; with --task the task itself gives the data")
+        from autoslim.spec import SHORTCUT_TASK
+
+        return {"task": SHORTCUT_TASK, "task_args": {"model": model, "data": data or "random:10", **args}}
+    return ({"task": task} if task else {}) | ({"task_args": args} if args else {})
+
+
+def budget_of(ms: str | None, mb: str | None, macs: str | None, memory: str | None, drop: str | None) -> dict[str, Any]:
+    """The budget part of a study from the flags."""
+    given = {"ms": ms, "mb": mb, "macs": macs, "memory_mb": memory, "max_drop": drop}
+    found = {name: value for name, value in given.items() if value is not None}
+    return {"budget": found} if found else {}

@@ -1,0 +1,30 @@
+"""``autoslim doctor``: what this machine has, and what is missing."""
+
+import typer
+
+
+def add(app: typer.Typer) -> None:
+    app.command("doctor", help="Versions, cores, instruction sets, and what is missing. Example: autoslim doctor")(doctor)
+
+
+def doctor() -> int:
+    from autoslim import host, yamlfile
+
+    facts = host.facts()
+    typer.echo(f"processor         {facts['processor']}, {facts['physical_cores']} physical cores for this process")
+    typer.echo(f"instruction sets  {', '.join(facts['instruction_sets']) or 'unknown'}")
+    typer.echo(f"system            {facts['system']}, Python {facts['python']}")
+    missing = []
+    for name, version in facts["versions"].items():
+        typer.echo(f"{name:<17} {version or 'MISSING'}")
+        if version is None:
+            missing.append(name)
+    has = set(facts["instruction_sets"])
+    if has and not has & {"avx512_vnni", "avx_vnni", "i8mm", "amx_int8"}:
+        typer.echo("warning: no integer dot-product instructions; int8 may be no faster than float here")
+    for kind in ("search_spaces", "studies"):
+        if not yamlfile.shipped(kind):
+            missing.append(f"the shipped {kind}")
+    for name in missing:
+        typer.echo(f"missing: {name} (pip install autoslim brings it)")
+    return 1 if missing else 0
