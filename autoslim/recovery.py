@@ -24,6 +24,7 @@ from autoslim.layers import COUNTED
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CLIP = 1.0
+BIAS_LESSONS, NORM_LESSONS = 4, 16
 DEFAULTS: dict[str, Any] = {"bn": True, "bias": True, "distill_steps": 0, "lr": 1e-3, "labels": 0.0}
 
 
@@ -71,12 +72,14 @@ def recover(
     settings: Mapping[str, Any],
     *,
     loss: Callable[..., Tensor] | None = None,
+    wanted: Mapping[str, Tensor] | None = None,
     pause: Callable[[], None] = lambda: None,
     seed: int = 0,
 ) -> list[str]:
     """Improve ``draft.model`` in place; returns what each step did to the gap on ``held``, in words.
 
-    ``lessons`` and ``held`` are disjoint batches of the train split. ``pause`` is called between batches. A draft that only
+    ``lessons`` and ``held`` are disjoint batches of the train split. ``wanted`` may hand in :func:`output_means` of the
+    teacher, which does not change from one candidate to the next. ``pause`` is called between batches. A draft that only
     sets bits is left alone: its float model is the original.
     """
     settings = check(settings)
@@ -87,7 +90,8 @@ def recover(
     if settings["bn"] and any(isinstance(module, BATCH_NORMS) for module in draft.model.modules()):
         steps.append(("batch-norm re-estimation", lambda model: reestimate(model, lessons, pause)))
     if settings["bias"]:
-        steps.append(("bias correction", lambda model: correct_bias(model, teacher, draft, lessons, pause)))
+        means = output_means(teacher, lessons, pause) if wanted is None else wanted
+        steps.append(("bias correction", lambda model: correct_bias(model, means, draft, lessons, pause)))
     best = judge(draft.model, held, pause)
     for name, act in steps:
         trial = copy.deepcopy(draft.model)
@@ -122,7 +126,7 @@ def reestimate(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], 
         norm.momentum = None  # a plain average over all batches
         norm.train()
     with torch.no_grad():
-        for lesson in lessons:
+        for lesson in lessons[:NORM_LESSONS]:
             pause()
             call(model, lesson.inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -130,11 +134,10 @@ def reestimate(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], 
         norm.eval()
 
 
-def correct_bias(model: nn.Module, teacher: nn.Module, draft: Draft, lessons: Sequence[Lesson], pause: Callable[[], None]) -> None:
+def correct_bias(model: nn.Module, wanted: Mapping[str, Tensor], draft: Draft, lessons: Sequence[Lesson], pause: Callable[[], None]) -> None:
     """Shift each layer's bias so that its mean output equals the original's (Nagel et al. 2019,
     https://arxiv.org/abs/1906.04721, section 4.2), in the order of execution, so that later layers see corrected inputs."""
-    batches = [lesson.inputs for lesson in lessons[:4]]
-    wanted = {name: total / count for name, (total, count) in output_sums(teacher, batches, pause).items()}
+    batches = [lesson.inputs for lesson in lessons[:BIAS_LESSONS]]
     for lesson_index, inputs in enumerate(batches):
         pause()
         handles = [
@@ -166,8 +169,8 @@ def shifter(wanted: Tensor, kept: Tensor | None, rate: float) -> Any:
     return hook
 
 
-def output_sums(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[], None]) -> dict[str, tuple[Tensor, int]]:
-    """{layer: (sum of its outputs per channel, number of positions)} for convolutions and linear layers."""
+def output_means(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
+    """{layer: mean output per channel, (outputs,)} of the layers with a bias, over the first lessons."""
     sums: dict[str, tuple[Tensor, int]] = {}
 
     def watch(name: str) -> Any:
@@ -182,13 +185,13 @@ def output_sums(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[],
                if isinstance(module, COUNTED) and getattr(module, "bias", None) is not None]
     try:
         with torch.no_grad():
-            for inputs in batches:
+            for lesson in lessons[:BIAS_LESSONS]:
                 pause()
-                call(model, inputs)
+                call(model, lesson.inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return sums
+    return {name: total / count for name, (total, count) in sums.items()}
 
 
 def distil(

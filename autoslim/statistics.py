@@ -17,7 +17,7 @@ def mean_interval(parts: np.ndarray, seed: int = 0) -> Value:
     if set(np.unique(parts)) <= {0.0, 1.0}:
         centre = (mean + Z * Z / (2 * n)) / (1 + Z * Z / n)
         half = Z / (1 + Z * Z / n) * float(np.sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n)))
-        return Value(mean, max(0.0, centre - half), min(1.0, centre + half))
+        return Value(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))  # mean inside despite rounding
     low, high = np.percentile(resampled_means(parts, seed), [2.5, 97.5])
     return Value(mean, float(low), float(high))
 

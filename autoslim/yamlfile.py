@@ -97,7 +97,8 @@ def say(problem: Mapping[str, Any], source: str, lines: Mapping[tuple, int], bel
         return f"{place}: {name} is missing"
     allowed = problem["msg"].removeprefix("Value error, ")
     if source == "command line":
-        return f"--{'-'.join(str(part) for part in where).replace('_', '-')}: got {problem['input']!r}, allowed: {allowed}"
+        flag = "-".join(str(part) for part in where if where != ("budget", "max_drop") or part != "budget").replace("_", "-")
+        return f"--{flag}: got {problem['input']!r}, allowed: {allowed}"
     return f"{place}: {name} is {problem['input']!r}, allowed: {allowed}"
 
 

@@ -25,13 +25,13 @@ def bench(
 ) -> int:
     from autoslim import plugins, timing
     from autoslim.errors import UserError
-    from autoslim.host import physical_cores
+    from autoslim.spec import load_study
 
     for path in filter(None, (file, baseline)):
         if not path.is_file():
             raise UserError(f"FILE: no file {str(path)!r}")
     runtime = runtime_of(file)
-    count = threads or physical_cores()
+    count = load_study(None, {"threads": threads}).resolved_threads()
     if task:
         from autoslim.task import load
 

@@ -18,6 +18,7 @@ from torch import nn
 from autoslim import host, onnx_names, packing
 from autoslim.engine import Draft
 from autoslim.errors import Untreatable
+from autoslim.fusing import fused
 from autoslim.inputs import Inputs, batch_size, call, rows, split
 from autoslim.onnx_int8 import quantise
 
@@ -147,6 +148,7 @@ def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) 
     """(float graph with its weights inside, notes). The batch axis is free where the model allows it."""
     with torch.no_grad():
         outputs = packing.describe_outputs(call(model, example))
+    model = fused(model, example)
     pair = packing.twice(example)
     attempts = []
     if dynamic_shapes is not None:

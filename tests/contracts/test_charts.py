@@ -1,0 +1,102 @@
+"""What every member of charts/ owes: numbers that can be checked, and the same ink for the same numbers."""
+
+import json
+
+import pytest
+from autoslim import plugins
+
+
+def verified(key, label, ratio, size, test, feasible=True):
+    return {"key": key, "label": label, "feasible": feasible, "latency_ratio": ratio, "latency_ratio_low": ratio - 0.02, "latency_ratio_high": ratio + 0.03,
+            "size_bytes": size, "metric_test": test, "metric_test_low": test - 0.01, "metric_test_high": test + 0.01}
+
+
+def tried(key, metric, ratio, size, feasible):
+    return {"key": key, "label": "", "end": "done", "metric_val": metric, "latency_ratio": ratio, "size_bytes": size, "feasible": feasible}
+
+
+TABLES = {
+    "metric_name": "top-1 accuracy",
+    "limits": {"latency_ratio": 0.6, "size_kb": 500.0},
+    "history": [0.1, 0.1, 0.25],
+    "front": [verified("k0", "untouched", 1.0, 1_000_000, 0.98), verified("k1", "", 0.4, 250_000, 0.97)],
+    "trials": [tried("k0", 0.99, 1.0, 1_000_000, False), tried("k1", 0.98, 0.4, 250_000, True), tried("k2", 0.9, 0.3, 200_000, True),
+               tried("k3", 0.8, 0.7, 600_000, False), tried("k4", None, 0.9, 900_000, False), tried("k5", 0.7, None, None, None)],
+    "coverage": {"layers": [{"name": "stem"}, {"name": "b1.conv"}, {"name": "b2.conv"}, {"name": "head"}],
+                 "groups": [{"name": "stem", "size": 32, "producers": ["stem", "b2.conv"]}]},
+    "chosen_recipe": {"schema": 1, "recovery": {}, "techniques": {
+        "channels": {"stem": 8}, "bits": {"head": 8}, "depth": {"b1": True}, "rank": {"head": {"share": 0.5, "method": "spatial"}}, "sparsity": {"b2.conv": 0.75}}},
+}
+EMPTY = TABLES | {"limits": {}, "history": [], "front": [], "trials": [], "chosen_recipe": None}
+
+
+@pytest.fixture(params=plugins.names("charts"))
+def chart(request):
+    return plugins.load("charts", request.param)
+
+
+def test_numbers_are_plain_and_leave_the_tables_alone(chart):
+    before = json.dumps(TABLES)
+    numbers = chart.numbers(TABLES)
+    assert json.loads(json.dumps(numbers)) == numbers
+    assert json.dumps(TABLES) == before
+    assert chart.title
+
+
+@pytest.mark.parametrize("tables", [TABLES, EMPTY], ids=["full", "empty"])
+def test_ink_writes_a_png_and_the_same_one_for_the_same_numbers(chart, tables, tmp_path):
+    numbers = json.loads(json.dumps(chart.numbers(tables)))
+    for name in ("one.png", "below/two.png"):
+        chart.ink(numbers, tmp_path / name)
+    content = (tmp_path / "one.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content == (tmp_path / "below" / "two.png").read_bytes()
+
+
+def test_other_numbers_are_other_ink(chart, tmp_path):
+    chart.ink(chart.numbers(TABLES), tmp_path / "full.png")
+    chart.ink(chart.numbers(EMPTY), tmp_path / "empty.png")
+    assert (tmp_path / "full.png").read_bytes() != (tmp_path / "empty.png").read_bytes()
+
+
+def test_ink_leaves_the_style_of_the_process_alone(chart, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    chart.ink(chart.numbers(TABLES), tmp_path / "x.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_numbers_of_the_latency_chart():
+    numbers = plugins.load("charts", "pareto_latency").numbers(TABLES)
+    assert numbers["limit"] == 0.6
+    assert numbers["metric"] == "top-1 accuracy"
+    [own] = numbers["own"]
+    assert own == pytest.approx({"x": 0.4, "x_low": 0.38, "x_high": 0.43, "y": 0.97, "y_low": 0.96, "y_high": 0.98, "name": "k1", "feasible": True})
+    assert [(p["x"], p["name"]) for p in numbers["rivals"]] == [(1.0, "untouched")]
+    assert numbers["others"] == [{"x": 0.3, "y": 0.9, "feasible": True}, {"x": 0.7, "y": 0.8, "feasible": False}], "neither shown twice nor unmeasured"
+
+
+def test_numbers_of_the_size_chart_are_kilobytes():
+    numbers = plugins.load("charts", "pareto_size").numbers(TABLES)
+    assert numbers["limit"] == 500.0
+    assert [(p["x"], p["x_low"], p["x_high"]) for p in numbers["own"]] == [(250.0, None, None)]
+    assert [p["x"] for p in numbers["others"]] == [200.0, 600.0]
+
+
+def test_numbers_of_the_history():
+    assert plugins.load("charts", "history").numbers(TABLES) == {"evaluation": [1, 2, 3], "hypervolume": [0.1, 0.1, 0.25]}
+
+
+def test_numbers_of_the_layer_map():
+    numbers = plugins.load("charts", "layer_map").numbers(TABLES)
+    assert numbers["columns"] == ["channels", "rank", "sparsity", "bits"]
+    assert dict(zip(numbers["layers"], numbers["shares"], strict=True)) == {
+        "stem": [0.25, 1.0, 1.0, 1.0], "b1.conv": [0.0, 0.0, 0.0, 0.0], "b2.conv": [0.25, 1.0, 0.25, 1.0], "head": [1.0, 0.5, 1.0, 0.25]}
+    assert dict(zip(numbers["layers"], numbers["words"], strict=True)) == {
+        "stem": ["8/32", "", "", "32"], "b1.conv": ["removed", "", "", ""], "b2.conv": ["8/32", "", "0.75", "32"], "head": ["", "0.5", "", "8"]}
+
+
+def test_untouched_is_all_ones():
+    shares = plugins.load("charts", "layer_map").numbers(EMPTY)["shares"]
+    assert shares == [[1.0] * 4] * 4
