@@ -20,10 +20,10 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
 
     Raises UserError for a file ending that the runtime does not write, Untreatable if the recipe does not fit the model.
     """
-    task = tasks.load(spec.task, spec.task_args, spec.max_samples)
+    task = tasks.load(spec.task, spec.task_args, spec.max_samples, spec.part)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(spec.task, spec.task_args, spec.runtime, spec.resolved_threads(), folder, spec.limits(), spec.objectives, {}, spec.seed,
-                  spec.max_samples, spec.resolved_threads())
+                  spec.max_samples, spec.resolved_threads(), part=spec.part)
         evaluator = Evaluator(job, task)
         if out.suffix != evaluator.runtime.suffix:
             raise UserError(f"--out: got {str(out)!r}, allowed: a name ending in {evaluator.runtime.suffix}, the runtime's file")

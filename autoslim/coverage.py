@@ -6,7 +6,7 @@ from torch import nn
 
 from autoslim import blocks, groups
 from autoslim.inputs import Inputs
-from autoslim.layers import trace
+from autoslim.layers import COUNTED, NORMS, trace
 from autoslim.structure import Structure
 
 
@@ -14,7 +14,20 @@ def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structu
     """The structure of ``model`` (in eval mode, not changed), with a time-out on the graph tracer."""
     layers, not_counted = trace(model, example)
     found, left_out = groups.find(model, example, layers, seconds)
-    return Structure(layers, found, blocks.find(model, example, layers), tied_weights(model), left_out, not_counted)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    left_out |= {name: why for name, why in untreated(model).items() if name not in layers}
+    return Structure(layers, found, blocks.find(model, example, layers), tied_weights(model), left_out, not_counted, total)
+
+
+def untreated(model: nn.Module) -> dict[str, str]:
+    """{module: why} of the modules with parameters of their own that no technique here looks at. Norms are left to their
+    layers: they are cut with them and folded on export."""
+    found = {}
+    for name, module in model.named_modules():
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        if own and not isinstance(module, COUNTED) and not isinstance(module, NORMS):
+            found[name or "(the model itself)"] = f"{type(module).__name__}: no technique treats its {own} parameters"
+    return found
 
 
 def tied_weights(model: nn.Module) -> tuple[tuple[str, ...], ...]:

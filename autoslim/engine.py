@@ -95,8 +95,11 @@ def compress(
     members = {name: plugins.load("techniques", name) for name in sorted(recipe.techniques())}
     for name, member in sorted(members.items(), key=lambda pair: pair[1].order):
         choices = recipe.by(name)
-        refuse_unknown(name, member.units(draft.structure), choices)
-        member.apply(draft, choices)
+        refuse_unknown(name, member.units(structure), choices)
+        present = member.units(draft.structure)
+        gone = [unit for unit in choices if unit not in present]
+        draft.notes += [f"{name}: {unit} went with an earlier step" for unit in gone]
+        member.apply(draft, {unit: value for unit, value in choices.items() if unit in present})
         verify_shapes(draft, name, before)
     return draft
 

@@ -49,7 +49,7 @@ class Evaluator:
         self._learned: tuple[list[Lesson], list[Lesson], list[Inputs]] | None = None
         self._moments: Mapping[str, torch.Tensor] | None = None
         self.prepared: Prepared | None = None
-        self.memory = Probe(job.runtime, job.threads, job.task, job.task_args)
+        self.memory = Probe(job)
 
     # -- preparation ----------------------------------------------------------------------------------------------------
 
@@ -94,9 +94,7 @@ class Evaluator:
 
     @functools.cached_property
     def has_targets(self) -> bool:
-        """Whether the data has labels; without them the metric is agreement with the original."""
-        _, targets = next(iter(self.task.batches("val")))
-        return targets is not None
+        return self.task.has_targets()
 
     def shapes(self) -> dict[str, Any]:
         found = self.task.dynamic_shapes

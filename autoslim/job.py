@@ -29,6 +29,7 @@ class Job:
     max_samples: int | None = None
     work_threads: int = 1
     timing_seconds: float = 1.0
+    part: str | None = None
 
 
 @dataclass(frozen=True)

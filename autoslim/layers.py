@@ -11,10 +11,10 @@ from autoslim.structure import Layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RECURRENT = (nn.GRU, nn.LSTM, nn.RNN)
-COUNTED = (*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, *RECURRENT)
+COUNTED = (*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, *RECURRENT, nn.MultiheadAttention)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
 #: parameters that cost no multiply-accumulate worth naming: folded, looked up or element-wise
-CHEAP = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU,
-         nn.InstanceNorm1d, nn.InstanceNorm2d)
+CHEAP = (*NORMS, nn.Embedding, nn.EmbeddingBag, nn.PReLU)
 
 
 def macs_of(module: nn.Module, inputs: Any, output: Any) -> int:
@@ -24,15 +24,27 @@ def macs_of(module: nn.Module, inputs: Any, output: Any) -> int:
     if isinstance(module, RECURRENT):
         steps = tensors(inputs)[0].numel() // module.input_size
         return steps * sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight_"))
+    if isinstance(module, nn.MultiheadAttention):
+        return attention_macs(module, *tensors(inputs)[:3])
     weights_per_position = module.weight.numel()
     if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return tensors(inputs)[0].numel() // module.in_channels * weights_per_position
     return tensors(output)[0].numel() // module.out_channels * weights_per_position
 
 
+def attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> int:
+    """Projections of query, key, value and output, and the two products inside (scores, and scores times values)."""
+    width = module.embed_dim
+    long, wide = query.numel() // query.shape[-1], key.numel() // key.shape[-1]
+    batch = 1 if query.dim() == 2 else query.shape[0 if module.batch_first else 1]
+    projections = 2 * long * width * width + wide * width * (key.shape[-1] + value.shape[-1])
+    return projections + 2 * batch * (long // batch) * (wide // batch) * width
+
+
 def weighted(model: nn.Module) -> dict[str, nn.Module]:
     """{name: module} of the layers that count, each module once, under its first name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, COUNTED)}
+    inside = {child for module in model.modules() if isinstance(module, nn.MultiheadAttention) for child in module.children()}
+    return {name: module for name, module in model.named_modules() if isinstance(module, COUNTED) and module not in inside}
 
 
 def trace(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tuple[str, ...]]:
@@ -69,6 +81,8 @@ def describe(name: str, module: nn.Module, macs: int, order: int) -> Layer:
     kind = type(module).__name__
     if isinstance(module, nn.Linear):
         return Layer(name, kind, params, macs, module.out_features, module.in_features, order=order)
+    if isinstance(module, nn.MultiheadAttention):
+        return Layer(name, kind, params, macs, module.embed_dim, module.embed_dim, order=order)
     if isinstance(module, RECURRENT):
         return Layer(name, kind, params, macs, module.hidden_size, module.input_size, order=order)
     return Layer(name, kind, params, macs, module.out_channels, module.in_channels, tuple(module.kernel_size), module.groups, order=order)
@@ -81,8 +95,6 @@ def uncounted(model: nn.Module, found: dict[str, Layer]) -> tuple[str, ...]:
         own: list[Tensor] = list(module.parameters(recurse=False))
         if own and not isinstance(module, (*COUNTED, *CHEAP)):
             notes.append(f"{name or 'model'} ({type(module).__name__}): {sum(p.numel() for p in own)} parameters of a kind without a MAC formula")
-    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
-        notes.append("MultiheadAttention: products inside the attention are not counted")
     return tuple(notes)
 
 

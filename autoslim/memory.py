@@ -1,6 +1,6 @@
 """How much resident memory opening and running a file adds to a process.
 
-Run: ``python -m autoslim.memory RUNTIME THREADS TASK ARGS MAX``; then one path per line on standard input, one number of
+Run: ``python -m autoslim.memory RUNTIME THREADS TASK ARGS PART``; then one path per line on standard input, one number of
 bytes (or ``error: ...``) per line on standard output. The process loads the task's input and the runtime once and forks a
 child for each file, so that every file meets the same fresh state, and neither the task nor the libraries count.
 """
@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from autoslim.job import Job
 
 RUNS = 10
 
@@ -22,8 +23,8 @@ RUNS = 10
 class Probe:
     """The measuring process, started when first asked; one per caller. Close it by dropping its input."""
 
-    def __init__(self, runtime: str, threads: int, task: str, args: Mapping[str, str]) -> None:
-        self._command = [sys.executable, "-m", "autoslim.memory", runtime, str(threads), task, repr(dict(args))]
+    def __init__(self, job: Job) -> None:
+        self._command = [sys.executable, "-m", "autoslim.memory", job.runtime, str(job.threads), job.task, repr(dict(job.task_args)), job.part or ""]
         self._process: subprocess.Popen | None = None
 
     def measure(self, path: Path) -> float:
@@ -69,8 +70,8 @@ def child(runtime: Any, path: Path, threads: int, inputs: Any) -> int:
 def main() -> None:
     from autoslim import plugins, task
 
-    runtime_name, threads, source, args = sys.argv[1:5]
-    inputs = task.load(source, ast.literal_eval(args)).latency_input
+    runtime_name, threads, source, args, part = sys.argv[1:6]
+    inputs = task.load(source, ast.literal_eval(args), part=part or None).latency_input
     runtime = plugins.load("runtimes", runtime_name)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a task prints must not mix with the answers

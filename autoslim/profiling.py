@@ -12,7 +12,7 @@ from autoslim.spec import StudySpec
 def profile(spec: StudySpec, folder: Path) -> dict[str, Any]:
     """{"coverage", "family", "latency_ms", "layers": [{layer, op, ms, share}], ...}; ``layers`` is empty for a runtime
     that has no profiler."""
-    task = tasks.load(spec.task, spec.task_args, spec.max_samples)
+    task = tasks.load(spec.task, spec.task_args, spec.max_samples, spec.part)
     model, example = task.model(), task.example_input()
     runtime, threads = plugins.load("runtimes", spec.runtime), spec.resolved_threads()
     structure = coverage.analyse(model, example)

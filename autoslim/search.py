@@ -101,7 +101,7 @@ def run(spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str |
 def job_of(spec: StudySpec, out: Path) -> Job:
     """What the workers are told."""
     return Job(task=spec.task, task_args=spec.task_args, runtime=spec.runtime, threads=spec.resolved_threads(), out=str(out.resolve()),
-               budget=spec.limits(), objectives=spec.objectives, space=spec.space_content(), seed=spec.seed, max_samples=spec.max_samples)
+               budget=spec.limits(), objectives=spec.objectives, space=spec.space_content(), seed=spec.seed, max_samples=spec.max_samples, part=spec.part)
 
 
 def open_study(loop: Loop, command: Sequence[str]) -> Any:

@@ -135,6 +135,7 @@ class StudySpec(_Model):
     name: str = ""
     task: str = DEFAULT_TASK
     task_args: dict[str, str] = {}
+    part: str | None = None
     runtime: Annotated[str, _member("runtimes")] = "onnxruntime_cpu"
     threads: Annotated[int, _whole(0)] = 0
     space: str = "auto"
@@ -164,7 +165,8 @@ class StudySpec(_Model):
             return self.name
         if self.task == DEFAULT_TASK:
             return "digits"
-        return self.task_args.get("model", "").rpartition(":")[2] or Path(self.task).stem
+        base = self.task_args.get("model", "").rpartition(":")[2] or Path(self.task).stem
+        return f"{base}-{self.part}" if self.part else base
 
     def space_content(self) -> dict[str, Any]:
         """The space file as plain data; "auto" carries one for each family, the model decides in the worker."""

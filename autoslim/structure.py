@@ -64,7 +64,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Structure:
-    """Everything the techniques need to know about a model; no tensors."""
+    """Everything the techniques need to know about a model; no tensors. ``params`` counts the whole model's parameters,
+    those of no layer included; ``macs`` what the layers sum up to."""
 
     layers: Mapping[str, Layer]
     groups: Mapping[str, Group]
@@ -72,10 +73,7 @@ class Structure:
     tied: tuple[tuple[str, ...], ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     not_counted: tuple[str, ...] = ()
-
-    @property
-    def params(self) -> int:
-        return sum(layer.params for layer in self.layers.values())
+    params: int = 0
 
     @property
     def macs(self) -> int:

@@ -21,6 +21,7 @@ from autoslim.inputs import Inputs, batch_size, call, rows, tensors
 from autoslim.metrics import Direction
 
 REQUIRED = ("model", "example_input", "data")
+REQUIRED_OF_PARTS = ("parts", "data")
 OPTIONAL = ("metric", "METRIC_NAME", "evaluate", "METRICS", "loss", "students", "parts", "DYNAMIC_SHAPES", "latency_inputs")
 SPLITS = ("train", "val", "test")
 AGREEMENT = "agreement with the original"
@@ -40,6 +41,9 @@ class Score:
 class Task:
     """The task contract of docs/task.md around a user's module. Nothing of the data is held in memory."""
 
+    #: whether a corpus metric may be resampled by looking outputs up by their inputs
+    resamples = True
+
     def __init__(self, source: Any, name: str, args: Mapping[str, str] | None = None, max_samples: int | None = None) -> None:
         self._source, self.name, self._args = source, name, dict(args or {})
         self.max_samples = max_samples
@@ -48,9 +52,10 @@ class Task:
         self._check()
 
     def _check(self) -> None:
-        missing = [part for part in REQUIRED if not callable(getattr(self._source, part, None))]
+        required = REQUIRED_OF_PARTS if hasattr(self._source, "parts") else REQUIRED
+        missing = [part for part in required if not callable(getattr(self._source, part, None))]
         if missing:
-            raise UserError(f"task {self.name}: {missing[0]}() is missing; a task defines {', '.join(f'{p}()' for p in REQUIRED)}")
+            raise UserError(f"task {self.name}: {missing[0]}() is missing; a task defines {', '.join(f'{p}()' for p in required)}")
         taken = {arg for part in (*REQUIRED, *OPTIONAL) if callable(f := getattr(self._source, part, None)) for arg in inspect.signature(f).parameters}
         unknown = sorted(set(self._args) - taken)
         if unknown:
@@ -146,6 +151,11 @@ class Task:
         if seen < before:
             raise UserError(f"task {self.name}: data({split!r}) gave {seen} samples after {before} in an earlier pass; every pass must be whole")
 
+    def has_targets(self) -> bool:
+        """Whether there is something to be right about: labels, or an evaluate() of the task's own. Without, the metric is
+        agreement with the original."""
+        return hasattr(self._source, "evaluate") or next(iter(self.batches("val")))[1] is not None
+
     def score(self, predict: Predict, split: str, original: Predict | None = None, batches: Iterable | None = None) -> Score:
         """Metrics of ``predict`` on a split. ``original`` is needed where the data has no targets: then the metric is agreement."""
         batches = self.batches(split) if batches is None else batches
@@ -212,16 +222,28 @@ def _agreement(outputs: Any, original: Predict | None, inputs: Inputs) -> Tensor
     return (1 - error).clamp_min(0).float()
 
 
-def load(source: str, args: Mapping[str, str] | None = None, max_samples: int | None = None) -> Task:
-    """A task by path (``task.py``), importable module (``package.module``), entry point of the group ``autoslim.tasks``, or
-    one of the built-in short cuts. Raises UserError with one line."""
+def load(source: str, args: Mapping[str, str] | None = None, max_samples: int | None = None, part: str | None = None) -> Task:
+    """A task by path (``task.py``), entry point of the group ``autoslim.tasks``, or importable module (``package.module``).
+    ``part`` names one of the task's parts(). Raises UserError with one line."""
+    module, name = find(source)
+    if hasattr(module, "parts"):
+        from autoslim.parts import PartTask
+
+        return PartTask(module, name, args, max_samples, part)
+    if part:
+        raise UserError(f"--part: got {part!r}, but the task {name} has no parts()")
+    return Task(module, name, args, max_samples)
+
+
+def find(source: str) -> tuple[Any, str]:
+    """(the task's module, its name)."""
     if source.endswith(".py") or "/" in source:
-        return Task(_from_file(Path(source)), Path(source).stem, args, max_samples)
+        return _from_file(Path(source)), Path(source).stem
     for entry in importlib.metadata.entry_points(group="autoslim.tasks"):
         if entry.name == source:
-            return Task(entry.load(), source, args, max_samples)
+            return entry.load(), source
     try:
-        return Task(importlib.import_module(source), source.rsplit(".", 1)[-1], args, max_samples)
+        return importlib.import_module(source), source.rsplit(".", 1)[-1]
     except ModuleNotFoundError as error:
         if error.name and not source.startswith(error.name):
             raise UserError(f"task {source}: needs the package {error.name!r}, which is not installed") from None

@@ -28,7 +28,7 @@ class Verifier:
         self.machine = timing.Machine()
         self.runtime = plugins.load("runtimes", job.runtime)
         self.split = "test" if task.has("test") else "val"
-        self.memory = Probe(job.runtime, job.threads, job.task, job.task_args)
+        self.memory = Probe(job)
         self._base: tuple[Path, Score, Any] | None = None
 
     def verify(self, file: str, untouched: str, expected: str, seconds: float = 2.5) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Verifier:
             if len(score.per_unit) < FEWEST_BATCHES:
                 return Value(value), Value(lost)
             return statistics.mean_interval(score.per_unit), statistics.paired_interval(base.per_unit * sign, score.per_unit * sign)
-        if not cache.whole or len(cache.batches) < FEWEST_BATCHES:
+        if not self.task.resamples or not cache.whole or len(cache.batches) < FEWEST_BATCHES:
             return Value(value), Value(lost)
         lead = next(iter(self.task.metrics))
 

@@ -59,7 +59,7 @@ def start(job: Any) -> Any:
         from autoslim import task
         from autoslim.evaluator import Evaluator
 
-        evaluator = Evaluator(job, task.load(job.task, job.task_args, job.max_samples))
+        evaluator = Evaluator(job, task.load(job.task, job.task_args, job.max_samples, job.part))
         evaluator.machine.tick()
         return evaluator
 
@@ -70,7 +70,7 @@ def start_verifier(job: Any) -> Any:
         from autoslim import task
         from autoslim.verification import Verifier
 
-        return Verifier(job, task.load(job.task, job.task_args, job.max_samples))
+        return Verifier(job, task.load(job.task, job.task_args, job.max_samples, job.part))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import networks
 import pytest
+
 from autoslim import coverage
 
 

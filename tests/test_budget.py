@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from autoslim.budget import Budget, Drop, Limit, drop, feasible, parse_drop, parse_limit
 from autoslim.errors import UserError
 from autoslim.metrics import METRICS, OBJECTIVES, Measurement, Value, direction_of, loss_sign
@@ -10,11 +11,23 @@ from autoslim.metrics import METRICS, OBJECTIVES, Measurement, Value, direction_
 UNTOUCHED = Measurement({"metric": Value(0.9), "latency_ms": Value(10.0, 9.8, 10.2), "size_bytes": Value(4e6), "macs": Value(2e8)})
 
 
-@pytest.mark.parametrize(("text", "limit"), [
-    ("20", Limit(20.0, False)), (" 20 ", Limit(20.0, False)), (20, Limit(20.0, False)), (2.5, Limit(2.5, False)), ("1e3", Limit(1000.0, False)),
-    ("60%", Limit(0.6, True)), ("60 %", Limit(0.6, True)), ("150%", Limit(1.5, True)),
-    ("50M", Limit(50e6, False)), ("50m", Limit(50e6, False)), ("2k", Limit(2e3, False)), ("1.5G", Limit(1.5e9, False)),
-])
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("20", Limit(20.0, False)),
+        (" 20 ", Limit(20.0, False)),
+        (20, Limit(20.0, False)),
+        (2.5, Limit(2.5, False)),
+        ("1e3", Limit(1000.0, False)),
+        ("60%", Limit(0.6, True)),
+        ("60 %", Limit(0.6, True)),
+        ("150%", Limit(1.5, True)),
+        ("50M", Limit(50e6, False)),
+        ("50m", Limit(50e6, False)),
+        ("2k", Limit(2e3, False)),
+        ("1.5G", Limit(1.5e9, False)),
+    ],
+)
 def test_limits_that_are_read(text, limit):
     got = parse_limit(text, "--budget")
     assert got.relative is limit.relative
@@ -32,9 +45,18 @@ def test_limits_that_are_refused_by_name(text):
         parse_limit(text, "--budget-ms")
 
 
-@pytest.mark.parametrize(("text", "amount", "relative"), [
-    ("1pp", 0.01, False), ("0.5 pp", 0.005, False), ("1%", 0.01, True), ("0.01", 0.01, False), (0.02, 0.02, False), ("0", 0.0, False), ("3", 3.0, False),
-])
+@pytest.mark.parametrize(
+    ("text", "amount", "relative"),
+    [
+        ("1pp", 0.01, False),
+        ("0.5 pp", 0.005, False),
+        ("1%", 0.01, True),
+        ("0.01", 0.01, False),
+        (0.02, 0.02, False),
+        ("0", 0.0, False),
+        ("3", 3.0, False),
+    ],
+)
 def test_drops_that_are_read(text, amount, relative):
     got = parse_drop(text)
     assert got.relative is relative
@@ -67,7 +89,9 @@ def test_a_limit_that_is_met_exactly_holds():
 def test_what_was_not_measured_or_not_limited_is_left_out():
     budget = Budget({"ms": Limit(8.0, False), "memory_mb": Limit(0.5, True)}, Drop(0.01, False))
     assert budget.violations(Measurement({"size_bytes": Value(9e9)}), UNTOUCHED, "max") == {}
-    assert "memory_mb" not in budget.violations(Measurement({"peak_memory_bytes": Value(1e6)}), UNTOUCHED, "max"), "the untouched value is unknown"
+    assert "memory_mb" not in budget.violations(Measurement({"peak_memory_bytes": Value(1e6)}), UNTOUCHED, "max"), (
+        "the untouched value is unknown"
+    )
     assert budget.names() == ("ms", "memory_mb", "max_drop")
 
 

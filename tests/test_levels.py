@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import autoslim
 import pytest
+
+import autoslim
 from autoslim import plugins
 from autoslim.errors import UserError
 

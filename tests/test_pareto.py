@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from autoslim import pareto
 
 
@@ -28,7 +29,9 @@ def test_front_of_nothing_and_of_one():
 def test_hypervolume_of_boxes_worked_by_hand():
     reference = np.array([4.0, 4.0])
     assert pareto.hypervolume(np.array([[1.0, 3.0], [3.0, 1.0]]), reference) == pytest.approx(3 * 1 + 1 * 3 - 1)
-    assert pareto.hypervolume(np.array([[1.0, 3.0], [3.0, 1.0], [3.5, 3.5]]), reference) == pytest.approx(5), "a dominated point adds nothing"
+    assert pareto.hypervolume(np.array([[1.0, 3.0], [3.0, 1.0], [3.5, 3.5]]), reference) == pytest.approx(5), (
+        "a dominated point adds nothing"
+    )
     assert pareto.hypervolume(np.array([[5.0, 0.0]]), reference) == 0, "a point beyond the reference adds nothing"
     assert pareto.hypervolume(np.zeros((0, 2)), reference) == 0
     assert pareto.hypervolume(np.array([[1.0, 1.0, 2.0]]), np.array([2.0, 3.0, 4.0])) == pytest.approx(1 * 2 * 2)

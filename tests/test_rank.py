@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from autoslim.techniques import rank
 from networks import noise
 from torch import nn
+
+from autoslim.techniques import rank
 
 LAYERS = {
     "linear": (lambda: nn.Linear(40, 24), (5, 40)),
@@ -76,7 +77,9 @@ def test_size_of_a_chain(name, method, share, weights):
     torch.testing.assert_close(chain[-1].bias, layer.bias)
 
 
-@pytest.mark.parametrize(("share", "full", "expected"), [(0.5, 64, 32), (0.5, 24, 16), (0.25, 24, 8), (0.01, 64, 8), (0.5, 4, 4), (1.0, 24, 24), (0.9, 10, 8)])
+@pytest.mark.parametrize(
+    ("share", "full", "expected"), [(0.5, 64, 32), (0.5, 24, 16), (0.25, 24, 8), (0.01, 64, 8), (0.5, 4, 4), (1.0, 24, 24), (0.9, 10, 8)]
+)
 def test_ranks_go_in_steps_of_eight(share, full, expected):
     assert rank.rank_of(share, full) == expected
 

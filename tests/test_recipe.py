@@ -3,10 +3,16 @@
 import re
 
 import pytest
+
 from autoslim.errors import UserError
 from autoslim.recipe import Recipe, Step, describe, from_yaml, to_yaml
 
-STEPS = (Step("channels", "stem", 16), Step("bits", "head", 8), Step("channels", "body", 8), Step("student", "", {"width": 0.5, "depth": 1.0}))
+STEPS = (
+    Step("channels", "stem", 16),
+    Step("bits", "head", 8),
+    Step("channels", "body", 8),
+    Step("student", "", {"width": 0.5, "depth": 1.0}),
+)
 
 
 def test_order_of_steps_and_of_settings_carries_no_meaning():
@@ -75,6 +81,12 @@ def test_a_recovery_that_is_no_mapping_is_refused():
 
 def test_describe_counts_units():
     assert describe(Recipe()) == "untouched"
-    assert describe(Recipe.of([Step("bits", "a", 8), Step("bits", "b", 8), Step("depth", "c", True), Step("channels", "d", 8), Step("channels", "e", 16)])) \
+    assert (
+        describe(
+            Recipe.of(
+                [Step("bits", "a", 8), Step("bits", "b", 8), Step("depth", "c", True), Step("channels", "d", 8), Step("channels", "e", 16)]
+            )
+        )
         == "int8 x2, channels 8-16 x2, -1 blocks"
+    )
     assert describe(Recipe.of([Step("rank", "a", 0.5)])) == "rank 0.5 x1"

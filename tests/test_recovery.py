@@ -5,13 +5,14 @@ import copy
 import networks
 import pytest
 import torch
+from networks import noise, seeded
+from torch import nn
+
 from autoslim import engine, recovery
 from autoslim.errors import UserError
 from autoslim.inputs import call
 from autoslim.recipe import Recipe, Step
 from autoslim.recovery import Lesson, check, gap, judge, recover
-from networks import noise, seeded
-from torch import nn
 
 OFF = {"bn": False, "bias": False, "distill_steps": 0}
 CUT = Recipe.of([Step("channels", "blocks.0.conv1", 16), Step("channels", "blocks.1.conv1", 16)])
@@ -37,9 +38,17 @@ def drafted(school, recipe=CUT):
     return engine.compress(model, recipe, [lesson.inputs for lesson in lessons[:2]])
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"distill_steps": 8}, {"distill_steps": 8, "lr": 10.0}, {"distill_steps": 8, "lr": 1e30}, {"distill_steps": 3, "lr": 10.0, "labels": 5.0}, OFF,
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"distill_steps": 8},
+        {"distill_steps": 8, "lr": 10.0},
+        {"distill_steps": 8, "lr": 1e30},
+        {"distill_steps": 3, "lr": 10.0, "labels": 5.0},
+        OFF,
+    ],
+)
 def test_the_gap_on_held_out_lessons_never_grows(school, settings):
     model, lessons, held = school
     draft = drafted(school)
@@ -99,9 +108,13 @@ def test_a_lesson_of_one_sample_does_no_harm():
 def channel_means(model, x):
     """{layer: mean output per channel} of convolutions and linear layers with a bias."""
     found = {}
-    handles = [module.register_forward_hook(lambda m, a, out, name=name: found.update({name: out.movedim(-1 if isinstance(m, nn.Linear) else 1, -1)
-                                                                                          .flatten(0, -2).mean(0)}))
-               for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None]
+    handles = [
+        module.register_forward_hook(
+            lambda m, a, out, name=name: found.update({name: out.movedim(-1 if isinstance(m, nn.Linear) else 1, -1).flatten(0, -2).mean(0)})
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None
+    ]
     with torch.no_grad():
         call(model, x)
     for handle in handles:
@@ -186,8 +199,12 @@ def test_gap_of_other_outputs_is_relative():
 
 def test_settings_are_checked():
     assert check({"lr": 0.1}) == {"bn": True, "bias": True, "distill_steps": 0, "lr": 0.1, "labels": 0.0}
-    for settings, message in [({"steps": 5}, "unknown key 'steps', allowed: bn, bias, distill_steps"), ({"bn": 1}, "bn is 1, allowed: true or false"),
-                              ({"lr": -1}, "lr is -1, allowed: a number from 0"), ({"distill_steps": "many"}, "distill_steps is 'many'")]:
+    for settings, message in [
+        ({"steps": 5}, "unknown key 'steps', allowed: bn, bias, distill_steps"),
+        ({"bn": 1}, "bn is 1, allowed: true or false"),
+        ({"lr": -1}, "lr is -1, allowed: a number from 0"),
+        ({"distill_steps": "many"}, "distill_steps is 'many'"),
+    ]:
         with pytest.raises(UserError, match=f"space.yaml: {message}"):
             check(settings, "space.yaml")
     with pytest.raises(UserError, match="recovery: unknown key"):

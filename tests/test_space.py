@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from autoslim.errors import UserError
 from autoslim.space import Domain, SearchSpace
 
@@ -69,7 +70,13 @@ def test_uniform_sets_one_position_and_clips_short_domains():
 
 
 def test_strongest_is_the_corner():
-    assert SPACE.strongest() == {"channels:b1.conv": 0.25, "channels:stem": 0.5, "depth:b1": True, "bits:all": 8, "recovery:distill_steps": 60}
+    assert SPACE.strongest() == {
+        "channels:b1.conv": 0.25,
+        "channels:stem": 0.5,
+        "depth:b1": True,
+        "bits:all": 8,
+        "recovery:distill_steps": 60,
+    }
 
 
 def test_grid_has_each_technique_alone_with_and_without_fewest_bits():

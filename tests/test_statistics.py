@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from autoslim.statistics import corpus_interval, mean_interval, paired_interval
 
 

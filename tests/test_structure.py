@@ -6,16 +6,24 @@ import time
 import networks
 import pytest
 import torch
-from autoslim import blocks, coverage, engine, groups, layers, plugins, surgery
-from autoslim.recipe import Recipe, Step
 from networks import noise, seeded
 from torch import nn
 
+from autoslim import blocks, coverage, engine, groups, layers, plugins, surgery
+from autoslim.recipe import Recipe, Step
+
 IMAGE = noise(1, 3, 8, 8)
 NETS = {
-    "residual": (networks.Residual, IMAGE), "dense": (networks.Dense, IMAGE), "depthwise": (networks.Depthwise, IMAGE), "flat": (networks.Flat, IMAGE),
-    "shared": (networks.Shared, noise(1, 16)), "tied": (networks.Tied, torch.arange(6)[None]), "flow": (networks.Flow, noise(1, 16)),
-    "grouped": (networks.Grouped, IMAGE), "prenorm": (networks.PreNorm, noise(1, 5, 6)), "plain": (networks.Plain, IMAGE),
+    "residual": (networks.Residual, IMAGE),
+    "dense": (networks.Dense, IMAGE),
+    "depthwise": (networks.Depthwise, IMAGE),
+    "flat": (networks.Flat, IMAGE),
+    "shared": (networks.Shared, noise(1, 16)),
+    "tied": (networks.Tied, torch.arange(6)[None]),
+    "flow": (networks.Flow, noise(1, 16)),
+    "grouped": (networks.Grouped, IMAGE),
+    "prenorm": (networks.PreNorm, noise(1, 5, 6)),
+    "plain": (networks.Plain, IMAGE),
     "gru": (networks.Recurrent, noise(1, 7, 12)),
     "bilstm": (lambda: networks.Recurrent(nn.LSTM, num_layers=2, bidirectional=True), noise(1, 7, 12)),
 }
@@ -139,8 +147,11 @@ def test_every_layer_is_in_a_group_or_left_out_with_a_reason(seen):
 
 
 EXPECTED = {
-    "residual": {"stem": {"stem", "blocks.0.conv2", "blocks.0.bn2", "blocks.1.conv2", "blocks.1.bn2"}, "blocks.0.conv1": {"blocks.0.conv1", "blocks.0.bn1"},
-                 "blocks.1.conv1": {"blocks.1.conv1", "blocks.1.bn1"}},
+    "residual": {
+        "stem": {"stem", "blocks.0.conv2", "blocks.0.bn2", "blocks.1.conv2", "blocks.1.bn2"},
+        "blocks.0.conv1": {"blocks.0.conv1", "blocks.0.bn1"},
+        "blocks.1.conv1": {"blocks.1.conv1", "blocks.1.bn1"},
+    },
     "dense": {"a": {"a"}, "b": {"b"}, "c": {"c"}},
     "depthwise": {"up": {"up", "dw", "bn"}, "down": {"down"}},
     "flat": {"conv": {"conv"}, "fc": {"fc"}},
@@ -202,7 +213,11 @@ def test_no_technique_makes_a_network_with_tied_weights_larger(structures):
     before = sum(p.numel() for p in model.parameters())
     for name in plugins.names("techniques"):
         member = plugins.load("techniques", name)
-        steps = [Step(name, unit.name, value) for unit in member.units(structure).values() if (value := member.effective(unit, member.values[-1])) is not None]
+        steps = [
+            Step(name, unit.name, value)
+            for unit in member.units(structure).values()
+            if (value := member.effective(unit, member.values[-1])) is not None
+        ]
         draft = engine.compress(model, Recipe.of(steps), [example], structure=structure)
         assert sum(p.numel() for p in draft.model.parameters()) <= before, name
 
@@ -214,15 +229,16 @@ def test_nothing_is_left_of_a_group_is_refused(structures):
 
 
 def test_time_limit_ends_a_busy_loop_and_not_what_comes_after():
-    start = time.monotonic()
-    with pytest.raises(groups.TimedOut), groups.time_limit(0.05):
-        while time.monotonic() < start + 20:
+    def busy(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             pass
+
+    with pytest.raises(groups.TimedOut), groups.time_limit(0.05):
+        busy(20)
     with groups.time_limit(0.05):
         pass
-    end = time.monotonic() + 0.15
-    while time.monotonic() < end:
-        pass
+    busy(0.15)
 
 
 def test_a_tracer_that_takes_too_long_leaves_the_other_rules(structures, monkeypatch):
@@ -240,7 +256,9 @@ def test_a_tracer_that_takes_too_long_leaves_the_other_rules(structures, monkeyp
 
 # -- blocks ---------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("name", "found"), [("residual", ["blocks.0", "blocks.1"]), ("prenorm", ["blocks.0", "blocks.1"]), ("plain", []), ("flat", [])])
+@pytest.mark.parametrize(
+    ("name", "found"), [("residual", ["blocks.0", "blocks.1"]), ("prenorm", ["blocks.0", "blocks.1"]), ("plain", []), ("flat", [])]
+)
 def test_blocks_are_those_with_a_shortcut(structures, name, found):
     assert list(structures(name)[2].blocks) == found
 

@@ -6,6 +6,7 @@ import sys
 
 import optuna
 import pytest
+
 from autoslim.candidate import Done, Failed, Rejected
 from autoslim.errors import StudyInUse, UserError
 from autoslim.metrics import Measurement, Value
@@ -13,7 +14,9 @@ from autoslim.recipe import Recipe, Step
 from autoslim.space import Domain, SearchSpace
 from autoslim.study import Study, repair
 
-SPACE = SearchSpace((Domain("bits:a", "bits", (32, 8), ((), (("a", 8),))), Domain("depth:b", "depth", (False, True), ((), (("b", True),)))), {})
+SPACE = SearchSpace(
+    (Domain("bits:a", "bits", (32, 8), ((), (("a", 8),))), Domain("depth:b", "depth", (False, True), ((), (("b", True),)))), {}
+)
 POINT = {"bits:a": 8, "depth:b": False}
 RECIPE = Recipe.of([Step("bits", "a", 8)])
 FOUND = Measurement({"metric": Value(0.9, 0.88, 0.92), "latency_ms": Value(3.0)}, {"f1": 0.5}, {"samples": 10}, ("attention",))
@@ -70,7 +73,10 @@ def test_constraints_are_set_on_every_finished_trial(study, tmp_path):
     fill(study)
     trials = native(tmp_path).trials
     assert [trial.constraints for trial in trials] == [
-        {"ms": 0.5, "max_drop": -0.25, "failed": 0.0}, {"ms": 2.0, "max_drop": 0.0, "failed": 0.0}, {"ms": 0.0, "max_drop": 0.0, "failed": 1.0}]
+        {"ms": 0.5, "max_drop": -0.25, "failed": 0.0},
+        {"ms": 2.0, "max_drop": 0.0, "failed": 0.0},
+        {"ms": 0.0, "max_drop": 0.0, "failed": 1.0},
+    ]
 
 
 def test_optuna_opens_it_natively_and_finds_only_truth(study, tmp_path):
@@ -139,7 +145,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(study, tmp_path):
 
 
 def test_the_lock_goes_with_a_killed_process(tmp_path):
-    code = f"import os; from pathlib import Path; from autoslim.study import Study; Study.open(Path({str(tmp_path)!r}), 's', ['max']); os.kill(os.getpid(), 9)"
+    code = f"import os, pathlib, autoslim.study as s; s.Study.open(pathlib.Path({str(tmp_path)!r}), 's', ['max']); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     Study.open(tmp_path, "s", ["max"]).close()
 

@@ -5,12 +5,13 @@ import types
 
 import pytest
 import torch
+from networks import noise
+from torch import nn
+
 from autoslim import task
 from autoslim.errors import UserError
 from autoslim.inputs import call
 from autoslim.task import Task
-from networks import noise
-from torch import nn
 
 
 class Either(nn.Module):
@@ -43,8 +44,11 @@ def batches(*pairs):
 
 # -- what is accepted -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x, torch.ones(len(x), 1)), lambda x: [x], lambda x: {"x": x, "scale": torch.ones(len(x), 1)}],
-                         ids=["tensor", "tuple", "list", "dict"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda x: x, lambda x: (x, torch.ones(len(x), 1)), lambda x: [x], lambda x: {"x": x, "scale": torch.ones(len(x), 1)}],
+    ids=["tensor", "tuple", "list", "dict"],
+)
 def test_inputs_of_every_form_are_scored_and_capped(wrap):
     def data(split):
         for seed in range(2):
@@ -179,14 +183,25 @@ def test_a_task_arg_that_autoslim_fills_itself_is_refused():
         list(made({"split": "train"}).batches("val"))
 
 
-@pytest.mark.parametrize(("parts", "act", "message"), [
-    ({"model": lambda: 5}, lambda t: t.model(), "returned a int, expected a torch.nn.Module"),
-    ({"example_input": lambda: [1, 2]}, lambda t: t.example_input(), "without a tensor"),
-    ({"METRICS": {"wer": "low"}}, lambda t: t.metrics, "METRICS has wer='low', allowed: a name with 'min' or 'max'"),
-    ({"METRICS": {}}, lambda t: t.metrics, "METRICS has no entry"),
-    ({"evaluate": lambda predict, batches: {"f1": 1.0}, "METRICS": {"wer": "min"}}, lambda t: t.score(None, "val"), "expected a dict with 'wer'"),
-    ({"data": batches((noise(4), torch.zeros(4)))}, lambda t: t.score(lambda x: x, "val"), r"shape \(4,\) are not class scores; define metric"),
-])
+@pytest.mark.parametrize(
+    ("parts", "act", "message"),
+    [
+        ({"model": lambda: 5}, lambda t: t.model(), "returned a int, expected a torch.nn.Module"),
+        ({"example_input": lambda: [1, 2]}, lambda t: t.example_input(), "without a tensor"),
+        ({"METRICS": {"wer": "low"}}, lambda t: t.metrics, "METRICS has wer='low', allowed: a name with 'min' or 'max'"),
+        ({"METRICS": {}}, lambda t: t.metrics, "METRICS has no entry"),
+        (
+            {"evaluate": lambda predict, batches: {"f1": 1.0}, "METRICS": {"wer": "min"}},
+            lambda t: t.score(None, "val"),
+            "expected a dict with 'wer'",
+        ),
+        (
+            {"data": batches((noise(4), torch.zeros(4)))},
+            lambda t: t.score(lambda x: x, "val"),
+            r"shape \(4,\) are not class scores; define metric",
+        ),
+    ],
+)
 def test_other_mistakes_are_named(parts, act, message):
     with pytest.raises(UserError, match=message):
         act(made(**parts))
@@ -230,8 +245,14 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path):
     assert task.load(str(tmp_path / "good.py")).fingerprint() != before
 
 
-@pytest.mark.parametrize(("text", "line", "message"), [("x = 1\ny = (\n", 2, "SyntaxError"), ("x = 1\n\nimport nosuchpackage\n", 3, "nosuchpackage"),
-                                                       ("def f():\n    1 / 0\n\nf()\n", 2, "ZeroDivisionError")])
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("x = 1\ny = (\n", 2, "SyntaxError"),
+        ("x = 1\n\nimport nosuchpackage\n", 3, "nosuchpackage"),
+        ("def f():\n    1 / 0\n\nf()\n", 2, "ZeroDivisionError"),
+    ],
+)
 def test_a_broken_file_is_reported_with_its_line(tmp_path, text, line, message):
     path = tmp_path / "broken.py"
     path.write_text(text)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+
 from autoslim import timing
 from autoslim.metrics import Value
 from autoslim.timing import Machine, between, compare, compare_rounds, median_interval

@@ -10,6 +10,7 @@ Task = Annotated[str | None, typer.Option("--task", help="Task: a .py file, a mo
 TaskArg = Annotated[list[str] | None, typer.Option("--task-arg", help="Argument for the task's functions, k=v; may be repeated.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Short cut instead of --task: torchvision:NAME.")]
 Data = Annotated[str | None, typer.Option("--data", "-d", help="With --model: imagefolder:PATH (train, val, test below it) or random:CLASSES.")]
+Part = Annotated[str | None, typer.Option("--part", help="Which of the task's parts() to compress; default: the largest.")]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
 Threads = Annotated[str | None, typer.Option("--threads", help="Threads that are timed; default: the physical cores this process may use.")]
 MaxSamples = Annotated[str | None, typer.Option("--max-samples", help="At most so many samples of each split.")]

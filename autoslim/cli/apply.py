@@ -19,6 +19,7 @@ def apply(
     task_arg: _flags.TaskArg = None,
     model: _flags.Model = None,
     data: _flags.Data = None,
+    part: _flags.Part = None,
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     max_samples: _flags.MaxSamples = None,
@@ -30,7 +31,7 @@ def apply(
     if not recipe.is_file():
         raise UserError(f"RECIPE: no file {str(recipe)!r}")
     plan = from_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
-    wanted = spec.load_study(None, {"runtime": runtime, "threads": threads, "max_samples": max_samples, **_flags.task_of(task, task_arg, model, data)})
+    wanted = spec.load_study(None, {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples, **_flags.task_of(task, task_arg, model, data)})
     from autoslim.application import apply as make
 
     made = make(plan, wanted, out)

@@ -19,13 +19,14 @@ def profile(
     task_arg: _flags.TaskArg = None,
     model: _flags.Model = None,
     data: _flags.Data = None,
+    part: _flags.Part = None,
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> int:
     from autoslim import spec
 
-    wanted = spec.load_study(None, {"runtime": runtime, "threads": threads, **_flags.task_of(task, task_arg, model, data)})
+    wanted = spec.load_study(None, {"runtime": runtime, "part": part, "threads": threads, **_flags.task_of(task, task_arg, model, data)})
     from autoslim.profiling import profile as look
 
     with tempfile.TemporaryDirectory() as folder:

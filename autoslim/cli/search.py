@@ -23,6 +23,7 @@ def search(
     task_arg: _flags.TaskArg = None,
     model: _flags.Model = None,
     data: _flags.Data = None,
+    part: _flags.Part = None,
     preset: Annotated[str | None, typer.Option("--preset", help="mobile, edge or server: objectives and threads for a class of devices.")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Search space: a shipped name, a YAML file, or auto.")] = None,
     budget_ms: _flags.BudgetMs = None,
@@ -53,7 +54,7 @@ def search(
     from autoslim import search as loop
     from autoslim.study import Study
 
-    flags = {"name": study_name, "space": space, "strategy": strategy, "executor": executor, "runtime": runtime, "threads": threads, "trials": trials,
+    flags = {"name": study_name, "space": space, "strategy": strategy, "executor": executor, "runtime": runtime, "part": part, "threads": threads, "trials": trials,
              "time": time, "workers": workers, "trial_timeout": trial_timeout, "trial_memory_mb": trial_memory_mb, "seed": seed, "objectives": objectives,
              "max_samples": max_samples, "verify": verify, **_flags.task_of(task, task_arg, model, data),
              **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop)}

@@ -3,12 +3,23 @@
 import json
 
 import pytest
+
 from autoslim import plugins
 
 
 def verified(key, label, ratio, size, test, feasible=True):
-    return {"key": key, "label": label, "feasible": feasible, "latency_ratio": ratio, "latency_ratio_low": ratio - 0.02, "latency_ratio_high": ratio + 0.03,
-            "size_bytes": size, "metric_test": test, "metric_test_low": test - 0.01, "metric_test_high": test + 0.01}
+    return {
+        "key": key,
+        "label": label,
+        "feasible": feasible,
+        "latency_ratio": ratio,
+        "latency_ratio_low": ratio - 0.02,
+        "latency_ratio_high": ratio + 0.03,
+        "size_bytes": size,
+        "metric_test": test,
+        "metric_test_low": test - 0.01,
+        "metric_test_high": test + 0.01,
+    }
 
 
 def tried(key, metric, ratio, size, feasible):
@@ -20,12 +31,29 @@ TABLES = {
     "limits": {"latency_ratio": 0.6, "size_kb": 500.0},
     "history": [0.1, 0.1, 0.25],
     "front": [verified("k0", "untouched", 1.0, 1_000_000, 0.98), verified("k1", "", 0.4, 250_000, 0.97)],
-    "trials": [tried("k0", 0.99, 1.0, 1_000_000, False), tried("k1", 0.98, 0.4, 250_000, True), tried("k2", 0.9, 0.3, 200_000, True),
-               tried("k3", 0.8, 0.7, 600_000, False), tried("k4", None, 0.9, 900_000, False), tried("k5", 0.7, None, None, None)],
-    "coverage": {"layers": [{"name": "stem"}, {"name": "b1.conv"}, {"name": "b2.conv"}, {"name": "head"}],
-                 "groups": [{"name": "stem", "size": 32, "producers": ["stem", "b2.conv"]}]},
-    "chosen_recipe": {"schema": 1, "recovery": {}, "techniques": {
-        "channels": {"stem": 8}, "bits": {"head": 8}, "depth": {"b1": True}, "rank": {"head": {"share": 0.5, "method": "spatial"}}, "sparsity": {"b2.conv": 0.75}}},
+    "trials": [
+        tried("k0", 0.99, 1.0, 1_000_000, False),
+        tried("k1", 0.98, 0.4, 250_000, True),
+        tried("k2", 0.9, 0.3, 200_000, True),
+        tried("k3", 0.8, 0.7, 600_000, False),
+        tried("k4", None, 0.9, 900_000, False),
+        tried("k5", 0.7, None, None, None),
+    ],
+    "coverage": {
+        "layers": [{"name": "stem"}, {"name": "b1.conv"}, {"name": "b2.conv"}, {"name": "head"}],
+        "groups": [{"name": "stem", "size": 32, "producers": ["stem", "b2.conv"]}],
+    },
+    "chosen_recipe": {
+        "schema": 1,
+        "recovery": {},
+        "techniques": {
+            "channels": {"stem": 8},
+            "bits": {"head": 8},
+            "depth": {"b1": True},
+            "rank": {"head": {"share": 0.5, "method": "spatial"}},
+            "sparsity": {"b2.conv": 0.75},
+        },
+    },
 }
 EMPTY = TABLES | {"limits": {}, "history": [], "front": [], "trials": [], "chosen_recipe": None}
 
@@ -72,9 +100,13 @@ def test_numbers_of_the_latency_chart():
     assert numbers["limit"] == 0.6
     assert numbers["metric"] == "top-1 accuracy"
     [own] = numbers["own"]
-    assert own == pytest.approx({"x": 0.4, "x_low": 0.38, "x_high": 0.43, "y": 0.97, "y_low": 0.96, "y_high": 0.98, "name": "k1", "feasible": True})
+    assert own == pytest.approx(
+        {"x": 0.4, "x_low": 0.38, "x_high": 0.43, "y": 0.97, "y_low": 0.96, "y_high": 0.98, "name": "k1", "feasible": True}
+    )
     assert [(p["x"], p["name"]) for p in numbers["rivals"]] == [(1.0, "untouched")]
-    assert numbers["others"] == [{"x": 0.3, "y": 0.9, "feasible": True}, {"x": 0.7, "y": 0.8, "feasible": False}], "neither shown twice nor unmeasured"
+    assert numbers["others"] == [{"x": 0.3, "y": 0.9, "feasible": True}, {"x": 0.7, "y": 0.8, "feasible": False}], (
+        "neither shown twice nor unmeasured"
+    )
 
 
 def test_numbers_of_the_size_chart_are_kilobytes():
@@ -94,7 +126,11 @@ def test_numbers_of_the_layer_map():
     assert dict(zip(numbers["layers"], numbers["shares"], strict=True)) == {
         "stem": [0.25, 1.0, 1.0, 1.0], "b1.conv": [0.0, 0.0, 0.0, 0.0], "b2.conv": [0.25, 1.0, 0.25, 1.0], "head": [1.0, 0.5, 1.0, 0.25]}
     assert dict(zip(numbers["layers"], numbers["words"], strict=True)) == {
-        "stem": ["8/32", "", "", "32"], "b1.conv": ["removed", "", "", ""], "b2.conv": ["8/32", "", "0.75", "32"], "head": ["", "0.5", "", "8"]}
+        "stem": ["8/32", "", "", "32"],
+        "b1.conv": ["removed", "", "", ""],
+        "b2.conv": ["8/32", "", "0.75", "32"],
+        "head": ["", "0.5", "", "8"],
+    }
 
 
 def test_untouched_is_all_ones():

@@ -7,14 +7,15 @@ import networks
 import onnx
 import pytest
 import torch
+from networks import noise, seeded
+from torch import nn
+
 from autoslim import engine, plugins, task
 from autoslim.engine import Draft
 from autoslim.errors import Untreatable, UserError
 from autoslim.inputs import call, tensors
 from autoslim.recipe import Recipe, Step
 from autoslim.structure import Structure
-from networks import noise, seeded
-from torch import nn
 
 TOLERANCE = 1e-4  # float32 kernels of two libraries sum in different orders
 INTEGER_KERNELS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "QLinearAdd"}
@@ -51,11 +52,15 @@ from pathlib import Path
 from autoslim import plugins
 name, folder, suffix = sys.argv[1:]
 runtime = plugins.load("runtimes", name)
+
+def flat(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in flat(part)]
+
 for form in ("tensor", "tuple", "dict"):
     told = torch.load(Path(folder, form + ".pt"), weights_only=True)
     got = runtime.open(Path(folder, form, "model" + suffix), 1).run(told["inputs"])
-    flat = lambda value: ([value] if isinstance(value, torch.Tensor) else [leaf for part in (value.values() if isinstance(value, dict) else value)
-                                                                          for leaf in flat(part)])
     assert type(got) is type(told["outputs"]), (form, type(got))
     for one, other in zip(flat(got), flat(told["outputs"]), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -99,7 +104,9 @@ def test_the_file_computes_what_the_model_computes(shipped, form):
 
 def test_the_file_needs_nothing_but_itself(shipped):
     name, runtime, folder = shipped
-    done = subprocess.run([sys.executable, "-c", REOPEN, name, str(folder), runtime.suffix], capture_output=True, text=True, check=False, cwd=folder)
+    done = subprocess.run(
+        [sys.executable, "-c", REOPEN, name, str(folder), runtime.suffix], capture_output=True, text=True, check=False, cwd=folder
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "same"
 

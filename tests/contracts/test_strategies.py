@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from autoslim import plugins
 from autoslim.candidate import Done, Failed, Rejected
 from autoslim.metrics import Measurement, Value
@@ -13,7 +14,9 @@ SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 
 
 def shares(name):
-    return Domain(f"channels:{name}", "channels", SHARES, tuple(() if share == 1 else ((name, int(64 * share)),) for share in SHARES), ordered=True)
+    return Domain(
+        f"channels:{name}", "channels", SHARES, tuple(() if share == 1 else ((name, int(64 * share)),) for share in SHARES), ordered=True
+    )
 
 
 SPACE = SearchSpace((shares("a"), shares("b"), Domain("bits:all", "bits", (32, 8), ((), (("a", 8),)))), {})
@@ -94,7 +97,9 @@ def test_a_resumed_strategy_does_not_begin_again(make, told):
 @pytest.mark.parametrize("told", [5, 20])
 def test_a_resumed_strategy_proposes_what_the_old_one_would_have(make, told, request):
     if (make.name, told) == ("nsga2", 20):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="Optuna gives parents in another order when it has just chosen them than from its cache"))
+        request.applymarker(
+            pytest.mark.xfail(strict=True, reason="Optuna gives parents in another order when it has just chosen them than from its cache")
+        )
     first, _, again = resumed(make, told)
     expected = frozen(point for _, point, _, _ in drive(first, range(told, told + 6)))
     assert frozen(point for _, point, _, _ in drive(again, range(told, told + 6))) == expected
