@@ -14,8 +14,6 @@ LIMITS = {
     "macs": ("macs", 1.0),
     "memory_mb": ("peak_memory_bytes", 1e6),
 }
-#: what a candidate may break before its weights are worth anything: known from its structure alone
-STATIC = ("macs",)
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
@@ -96,7 +94,7 @@ class Budget:
         for name, (measured, _) in LIMITS.items():
             bound, value = self.bound(name, untouched), found.upper(measured)
             if bound is not None and value is not None:
-                broken[name] = value / bound - 1.0
+                broken[name] = value / bound - 1.0 if bound > 0 else float(value > 0)
         if self.max_drop is not None and found.get("metric") is not None:
             base = untouched.get("metric")
             lost = drop(found.get("metric"), base, direction)

@@ -95,7 +95,8 @@ def compress(
     members = {name: plugins.load("techniques", name) for name in sorted(recipe.techniques())}
     for name, member in sorted(members.items(), key=lambda pair: pair[1].order):
         choices = recipe.by(name)
-        refuse_unknown(name, member.units(structure), choices)
+        refuse_unknown(name, known := member.units(structure), choices)
+        choices = {unit: done for unit, value in choices.items() if (done := member.effective(known[unit], value)) is not None}
         present = member.units(draft.structure)
         gone = [unit for unit in choices if unit not in present]
         draft.notes += [f"{name}: {unit} went with an earlier step" for unit in gone]

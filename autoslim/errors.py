@@ -13,5 +13,9 @@ class Untreatable(AutoSlimError):
     """A technique or runtime cannot do what a recipe asks of this model. Ends one candidate, never a run."""
 
 
+class ExportFailed(Untreatable):
+    """A runtime cannot write or open the model's file."""
+
+
 class StudyInUse(AutoSlimError):
     """Another run holds the study's lease. The command line exits with 4."""

@@ -1,6 +1,6 @@
 """Recipe -> Done, Rejected or Failed, in rungs, the cheapest first. One evaluator lives in each worker process.
 
-Rungs: "predicted" (structure only: MACs, and the bytes that the weights alone need), "timed" (exported before any recovery,
+Rungs: "predicted" (the compressed structure: MACs, and the bytes that the weights alone need), "timed" (exported before any recovery,
 bytes and latency of the file; only where such a limit binds), "quick" (part of the validation data), "full" (recovered,
 exported, all of the validation data, timed). A rejected candidate has paid for the rungs it climbed and no more.
 """
@@ -20,7 +20,7 @@ from autoslim import coverage, host, offers, plugins, timing
 from autoslim.budget import drop, feasible
 from autoslim.candidate import Candidate, Done, Failed, Outcome, Rejected
 from autoslim.engine import Draft, compress
-from autoslim.errors import Untreatable, UserError
+from autoslim.errors import ExportFailed, Untreatable, UserError
 from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, batch_size, call, rows
 from autoslim.job import UNTOUCHED, Job, Prepared
@@ -62,6 +62,7 @@ class Evaluator:
                 spec = self.space_spec(structure)
                 space, notes = offers.build(spec, structure, self.runtime.supports)
                 techniques = offers.members(spec)
+                self.refuse_unknown_students(spec)
             with clock("baseline"):
                 path = self.out / f"{UNTOUCHED}{self.runtime.suffix}"
                 draft = Draft(self.model, structure, self.example)
@@ -79,8 +80,25 @@ class Evaluator:
         untouched = Measurement(values, others_of(score), {**host.facts(), "threads": self.job.threads, "batch": batch_size(self.task.latency_input),
                                                            "samples": score.n}, structure.not_counted)
         self.prepared = Prepared(structure, space, coverage.report(structure, techniques), untouched, sha256(path),
-                                 next(iter(self.task.metrics)) if targets else AGREEMENT, direction, targets, (*notes, *extra), clock.seconds)
+                                 next(iter(self.task.metrics)) if targets else AGREEMENT, direction, targets, (*notes, *extra), clock.seconds,
+                                 self.identity())
         return self.prepared
+
+    def refuse_unknown_students(self, spec: Mapping[str, Any]) -> None:
+        """Raise UserError for a builder that the task does not have, before anything is evaluated."""
+        known = self.task.students(self.model)
+        for value in spec["techniques"].get("student", {}).get("values") or ():
+            if isinstance(value, Mapping) and "builder" in value and value["builder"] not in known:
+                raise UserError(f"space: student builder is {value['builder']!r}, allowed: {', '.join(known) or 'none; the task defines no students()'}")
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for two runs to be one study."""
+        digest = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy() if value.dim() else repr(value.item()).encode())
+        return {"task": self.task.fingerprint(), "weights": digest.hexdigest()[:16], "runtime": self.job.runtime, "threads": self.job.threads,
+                "part": self.job.part or ""}
 
     def attach(self, prepared: Prepared) -> None:
         """Take over what another worker prepared."""
@@ -112,8 +130,7 @@ class Evaluator:
             with self.machine.working():
                 return self._climb(candidate, clock)
         except Untreatable as error:
-            reason = "export" if "export" in str(error) or "open" in str(error) else "untreatable"
-            return Failed(reason, str(error), clock.seconds)
+            return Failed("export" if isinstance(error, ExportFailed) else "untreatable", str(error), clock.seconds)
         except UserError:
             raise
         except MemoryError:
@@ -141,6 +158,8 @@ class Evaluator:
                 early_base.unlink()
             with clock("time"):
                 timed = self.time(path, self.untouched_file())
+                if self.needs_memory():
+                    timed["peak_memory_bytes"] = Value(self.memory.measure(path))
             if end := self.stop("timed", {**values, **timed, "size_bytes": Value(path.stat().st_size)}, recipe, clock):
                 remove(folder)
                 return end
@@ -211,7 +230,7 @@ class Evaluator:
                     part = rows(inputs, start, start + LESSON_BATCH)
                     with torch.no_grad():
                         outputs = call(self.model, part)
-                    pieces.append(Lesson(part, outputs, None if targets is None else rows(targets, start, start + LESSON_BATCH)))
+                    pieces.append(Lesson(part, outputs, None if targets is None else rows(targets, start, start + LESSON_BATCH, batch_size(inputs))))
                     seen += batch_size(part)
                 if seen >= LESSONS + HELD:
                     break

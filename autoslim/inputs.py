@@ -40,9 +40,12 @@ def shapes(value: Any) -> list[tuple[int, ...]]:
     return [tuple(leaf.shape) for leaf in tensors(value)]
 
 
-def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
-    """The samples [start, stop) of a batch: every tensor whose first axis is the batch is sliced."""
-    size = batch_size(inputs)
+def rows(inputs: Any, start: int, stop: int, size: int | None = None) -> Any:
+    """The samples [start, stop) of a batch of ``size`` (default: by its first tensor): every tensor whose first axis is the
+    batch is sliced, and so is a list with one item per sample."""
+    size = batch_size(inputs) if size is None else size
+    if isinstance(inputs, list) and len(inputs) == size:
+        return inputs[start:stop]
 
     def cut(leaf: Any) -> Any:
         return leaf[start:stop] if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size else leaf

@@ -46,3 +46,4 @@ class Prepared:
     has_targets: bool
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
+    identity: Mapping[str, Any]

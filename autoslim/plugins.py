@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -32,4 +33,8 @@ def load(door: str, name: str, **options: Any) -> Any:
         if (error.name or "").startswith("autoslim"):
             raise
         raise UserError(f"{door} {name}: needs the package {error.name!r}, which is not installed; pip install {error.name}") from None
+    allowed = inspect.signature(module.Member).parameters
+    unknown = [option for option in options if option not in allowed]
+    if unknown:
+        raise UserError(f"{door} {name}: unknown option {unknown[0]!r}, allowed: {', '.join(allowed) or 'none'}")
     return module.Member(**options)

@@ -72,6 +72,8 @@ class Recipe:
         unknown = set(data) - {"schema", "techniques", "recovery", "metadata"}
         if unknown:
             raise UserError(f"{source}: unknown key {sorted(unknown)[0]!r}, allowed: schema, techniques, recovery, metadata")
+        if not isinstance(data.get("recovery") or {}, Mapping):
+            raise UserError(f"{source}: recovery is {data['recovery']!r}, expected a mapping such as {{distill_steps: 60}}")
         techniques = data.get("techniques") or {}
         for name, units in techniques.items() if isinstance(techniques, Mapping) else [("techniques", techniques)]:
             if not isinstance(units, Mapping):

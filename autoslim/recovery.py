@@ -18,14 +18,13 @@ from torch.utils import _pytree as pytree
 
 from autoslim import host
 from autoslim.engine import Draft
-from autoslim.errors import UserError
-from autoslim.inputs import Inputs, call, tensors
+from autoslim.inputs import Inputs, batch_size, call, tensors
 from autoslim.layers import COUNTED
+from autoslim.settings import check
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CLIP = 1.0
 BIAS_LESSONS, NORM_LESSONS = 4, 16
-DEFAULTS: dict[str, Any] = {"bn": True, "bias": True, "distill_steps": 0, "lr": 1e-3, "labels": 0.0}
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,6 @@ class Lesson:
     inputs: Inputs
     outputs: Any
     targets: Any = None
-
-
-def check(settings: Mapping[str, Any], source: str = "recovery") -> dict[str, Any]:
-    """The settings with defaults filled in. Raises UserError for an unknown key or a value out of range."""
-    for name, value in settings.items():
-        if name not in DEFAULTS:
-            raise UserError(f"{source}: unknown key {name!r}, allowed: {', '.join(DEFAULTS)}")
-        good = isinstance(value, bool) if isinstance(DEFAULTS[name], bool) else isinstance(value, int | float) and value >= 0
-        if not good:
-            raise UserError(f"{source}: {name} is {value!r}, allowed: {'true or false' if isinstance(DEFAULTS[name], bool) else 'a number from 0'}")
-    return DEFAULTS | dict(settings)
 
 
 def gap(outputs: Any, reference: Any) -> Tensor:
@@ -128,7 +116,8 @@ def reestimate(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], 
     with torch.no_grad():
         for lesson in lessons[:NORM_LESSONS]:
             pause()
-            call(model, lesson.inputs)
+            if batch_size(lesson.inputs) > 1:  # one sample has no variance
+                call(model, lesson.inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
@@ -140,11 +129,12 @@ def correct_bias(model: nn.Module, wanted: Mapping[str, Tensor], draft: Draft, l
     batches = [lesson.inputs for lesson in lessons[:BIAS_LESSONS]]
     for lesson_index, inputs in enumerate(batches):
         pause()
-        handles = [
-            module.register_forward_hook(shifter(wanted[name], draft.kept.get((name, "out")), 1.0 / (lesson_index + 1)))
-            for name, module in model.named_modules()
-            if name in wanted and isinstance(module, COUNTED) and getattr(module, "bias", None) is not None
-        ]
+        handles = []
+        for name, module in model.named_modules():
+            origin = name if name in wanted else name.rpartition(".")[0]  # the last of a factorised layer's chain has its bias
+            if origin in wanted and (origin == name or origin in draft.replaced) and isinstance(module, COUNTED) and getattr(module, "bias", None) is not None:
+                hook = shifter(wanted[origin], draft.kept.get((origin, "out")), 1.0 / (lesson_index + 1))
+                handles.append(module.register_forward_hook(hook))
         try:
             with torch.no_grad():
                 call(model, inputs)

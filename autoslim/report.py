@@ -3,13 +3,14 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autoslim import plugins, tables
 from autoslim.budget import LIMITS, Budget, Drop, Limit, feasible
 from autoslim.candidate import Done
-from autoslim.metrics import METRICS, Measurement
+from autoslim.metrics import METRICS, Measurement, Value
 from autoslim.recipe import describe, to_yaml
 from autoslim.study import Entry, Study
 
@@ -20,14 +21,20 @@ def context_of(study: Study) -> dict[str, Any]:
     """What the tables need besides the entries, all from the record."""
     model, spec = study.fact("model"), study.fact("spec")
     limits = {name: Limit(*value) for name, value in spec["budget"].items()}
-    return {**model, "untouched": Measurement.from_dict(study.fact("untouched")), "spec": spec, "objectives": spec["objectives"],
+    untouched = Measurement.from_dict(study.fact("untouched"))
+    if untouched.get("peak_memory_bytes") is None:  # measured in verification where the search had no need of it
+        verified = next((row for row in study.fact("verified") or [] if row["latency_ratio"] and row["sha256"] == study.fact("untouched_sha256")), None)
+        if verified is not None:
+            untouched = replace(untouched, values={**untouched.values, "peak_memory_bytes": Value(verified["peak_memory_bytes"])})
+    return {**model, "untouched": untouched, "spec": spec, "objectives": spec["objectives"],
             "budget": Budget(limits, Drop(*spec["max_drop"]) if spec["max_drop"] else None)}
 
 
 def write(study: Study, out: Path) -> dict[str, Any]:
     """Write everything into ``out`` and return the summary. Same study, same bytes of every table."""
     out.mkdir(parents=True, exist_ok=True)
-    context, entries = context_of(study), study.entries()
+    context = context_of(study)
+    entries = judged_entries(study, context)
     by_key = done_by_key(entries)
     rows = front_rows(study)
     trials = [tables.trial_row(entry) for entry in entries]
@@ -42,6 +49,11 @@ def write(study: Study, out: Path) -> dict[str, Any]:
     return summary
 
 
+def judged_entries(study: Study, context: Mapping[str, Any]) -> list[Entry]:
+    """The record's entries, judged by the budget that holds now, rivals named."""
+    return tables.labelled(tables.rejudged(study.entries(), context))
+
+
 def done_by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
     """The trial that was really evaluated, per key."""
     return {entry.key: entry for entry in reversed(entries) if isinstance(entry.outcome, Done) and entry.cached_from is None}
@@ -49,7 +61,8 @@ def done_by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 def front_rows(study: Study) -> list[dict[str, Any]]:
     """The rows of front.csv, from the record."""
-    context, by_key = context_of(study), done_by_key(study.entries())
+    context = context_of(study)
+    by_key = done_by_key(judged_entries(study, context))
     return [tables.front_row(by_key[row["key"]], row, context) for row in study.fact("verified") or [] if row["key"] in by_key]
 
 
@@ -71,7 +84,7 @@ def history(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[float]
 def summarise(study: Study, entries: Sequence[Entry], rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> dict[str, Any]:
     """The content of summary.json."""
     budget, untouched, runs = context["budget"], context["untouched"], study.fact("runs") or []
-    chosen = tables.best(rows)
+    chosen = tables.best(rows, context)
     good = [row for row in rows if row["feasible"]]
     done = [entry.outcome for entry in entries if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations)]
     fastest = min(rows, key=lambda row: row["latency_ms"], default=None)

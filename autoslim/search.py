@@ -12,14 +12,14 @@ from typing import Any
 from autoslim import host, plugins, report, tables
 from autoslim.budget import LIMITS, feasible
 from autoslim.candidate import Candidate, Done, Failed, Outcome, Rejected
-from autoslim.errors import AutoSlimError
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.executors.local import Worker
 from autoslim.job import UNTOUCHED, Job
 from autoslim.metrics import Measurement, direction_of
 from autoslim.recipe import Recipe, describe, to_yaml
 from autoslim.space import SearchSpace
 from autoslim.spec import StudySpec
-from autoslim.study import Entry, Study
+from autoslim.study import Entry, Lease, Study
 
 CORNER = "corner"
 MOST_REPEATS = 8
@@ -62,7 +62,7 @@ class Loop:
 
     spec: StudySpec
     out: Path
-    study: Study
+    study: Study | None
     executor: Any
     watcher: Watcher
     stop: Stop
@@ -80,22 +80,26 @@ def run(spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str |
     Whatever ends the loop (trials, time, Ctrl-C), the front of what there is gets verified and the report is written.
     """
     begun = time.monotonic()
-    directions = [direction_of(name, "max") for name in spec.objectives]
-    study = Study.open(out, spec.resolved_name(), directions, storage)
-    loop = Loop(spec, out, study, None, watcher, stop, begun)
+    lease = Lease(out)  # before any work, so that a second run learns it at once
+    loop = Loop(spec, out, None, None, watcher, stop, begun)
     try:
         loop.executor = plugins.load("executors", spec.executor, job=job_of(spec, out), workers=spec.workers,
                                      trial_timeout=spec.trial_timeout or 0.0, trial_memory_mb=float(spec.trial_memory_mb))
         try:
-            prepared = open_study(loop, command)
-            search(loop, prepared)
+            watcher.phase("preparation")
+            prepared = loop.executor.prepare()
+            directions = [direction_of(name, prepared.metric_direction) for name in spec.objectives]
+            loop.study = Study.open(out, spec.resolved_name(), directions, storage, lease)
+            search(loop, reconcile(loop, prepared, command))
         finally:
             loop.executor.close()
         watcher.phase("verification")
         verified = verify(loop)
         return finish(loop, verified)
     finally:
-        study.close()
+        if loop.study is not None:
+            loop.study.close()
+        lease.release()
 
 
 def job_of(spec: StudySpec, out: Path) -> Job:
@@ -104,14 +108,18 @@ def job_of(spec: StudySpec, out: Path) -> Job:
                budget=spec.limits(), objectives=spec.objectives, space=spec.space_content(), seed=spec.seed, max_samples=spec.max_samples, part=spec.part)
 
 
-def open_study(loop: Loop, command: Sequence[str]) -> Any:
-    """Prepare the workers and reconcile with what an earlier run recorded; returns what is known of the model."""
-    loop.watcher.phase("preparation")
-    prepared = loop.executor.prepare()
+def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
+    """Bring what was prepared and what an earlier run recorded together; returns what holds from now on."""
     study, spec = loop.study, loop.spec
     study.use(prepared.space)
     known = study.fact("untouched")
+    identity = study.fact("identity")
+    if identity is not None and identity != dict(prepared.identity):
+        other = ", ".join(name for name in identity if identity[name] != prepared.identity.get(name))
+        raise UserError(f"study {study.name}: it was begun with another {other}; results of unlike things do not mix, give another --out (or --study-name)")
     if known is None:
+        study.set_fact("identity", dict(prepared.identity))
+        study.set_fact("untouched_sha256", prepared.untouched_sha256)
         study.set_fact("untouched", prepared.untouched.as_dict())
         study.set_fact("coverage", json.loads(json.dumps(prepared.coverage)))
         study.set_fact("model", {"metric_name": prepared.metric_name, "metric_direction": prepared.metric_direction, "targets": prepared.has_targets,
@@ -124,9 +132,9 @@ def open_study(loop: Loop, command: Sequence[str]) -> Any:
     study.set_fact("command", list(command))
     study.set_fact("spec", spec_facts(spec))
     loop.watcher.prepared(prepared)
-    loop.entries = study.entries()
+    loop.entries = tables.rejudged(study.entries(), {"budget": spec.limits(), "untouched": prepared.untouched, "metric_direction": prepared.metric_direction})
     for entry in loop.entries:
-        if entry.outcome is not None and entry.cached_from is None and not is_interrupted(entry.outcome):
+        if entry.cached_from is None and is_judged(entry.outcome):
             loop.judged.setdefault(entry.key, entry.number)
     if not any(entry.label == "untouched" and isinstance(entry.outcome, Done) for entry in loop.entries):
         record_untouched(loop, prepared)
@@ -141,6 +149,11 @@ def spec_facts(spec: StudySpec) -> dict[str, Any]:
     data["budget"] = {name: [limit.amount, limit.relative] for name, limit in limits.limits.items()}
     data["max_drop"] = None if limits.max_drop is None else [limits.max_drop.amount, limits.max_drop.relative]
     return data
+
+
+def is_judged(outcome: Outcome | None) -> bool:
+    """Whether an end settles its recipe: not if the run ended first, nor if it was rejected for a limit that is wider now."""
+    return outcome is not None and not is_interrupted(outcome) and not (isinstance(outcome, Rejected) and feasible(outcome.violations))
 
 
 def is_interrupted(outcome: Outcome) -> bool:
@@ -178,20 +191,24 @@ def search(loop: Loop, prepared: Any) -> None:
     strategy = plugins.load("strategies", spec.strategy, space=space, objectives=objectives, constraints=spec.limits().names(), seed=spec.seed,
                             **spec.strategy_options)
     for entry in loop.entries:
-        if entry.outcome is not None and not is_interrupted(entry.outcome):
+        if is_judged(entry.outcome):
             strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
-    tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if entry.outcome is not None and not is_interrupted(entry.outcome)}
+    tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if is_judged(entry.outcome)}
     queue = iter([(label, point) for label, point in seeds(space, spec.trials) if json.dumps(point, sort_keys=True) not in tried])
     interrupted = [(entry.label, dict(entry.point)) for entry in loop.entries if entry.outcome is not None and is_interrupted(entry.outcome)
                    and entry.key not in loop.judged]
     queue = itertools.chain(interrupted, queue)
     loop.watcher.phase("search")
+    for entry in loop.entries:
+        if entry.label == CORNER and entry.cached_from is None:
+            check_floor(loop, prepared, entry.label, entry.outcome)
     while True:
         while len(loop.running) < loop.executor.slots and not ended(loop):
             if not propose(loop, prepared, strategy, queue):
                 break
         if not loop.running:
             return
+        loop.study.renew()
         for candidate, outcome in loop.executor.outcomes(1.0):
             loop.running.pop(candidate.number)
             tell(loop, prepared, strategy, candidate, outcome)
@@ -284,13 +301,13 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
     loop.asking += time.monotonic() - begun
     prune_files(loop, prepared)
     report_progress(loop, prepared, candidate.number)
-    check_floor(loop, prepared, candidate, outcome)
+    check_floor(loop, prepared, candidate.label, outcome)
 
 
 def prune_files(loop: Loop, prepared: Any) -> None:
     """Delete the files of candidates that are dominated and carry no label."""
     front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, 10_000)
-    keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if is_rival(entry)} | {c.recipe.key for c in loop.running.values()}
+    keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if tables.is_rival(entry)} | {c.recipe.key for c in loop.running.values()}
     for folder in (loop.out / "candidates").glob("*"):
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -311,17 +328,17 @@ def report_progress(loop: Loop, prepared: Any, number: int) -> None:
     loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
 
 
-def check_floor(loop: Loop, prepared: Any, candidate: Candidate, outcome: Outcome) -> None:
+def check_floor(loop: Loop, prepared: Any, label: str, outcome: Outcome | None) -> None:
     """A limit that even the strongest corner breaks is answered at once with the smallest value measured."""
-    if candidate.label != CORNER or not isinstance(outcome, Done):
+    if label != CORNER or not isinstance(outcome, Done):
         return
     budget = loop.spec.limits()
     hard = {name: amount for name, amount in outcome.violations.items() if amount > 0 and name != "max_drop"}
     for name in hard:
         measured, bound = floor_of(loop, name), budget.bound(name, prepared.untouched)
         if measured is not None and measured > bound:
-            loop.watcher.message(f"--budget-{name.replace('_', '-')}: {show(name, bound)} cannot be met: {show(name, measured)} is the smallest measured, with every unit at its "
-                                 f"strongest; no bound is proven. The closest points are verified and saved.")
+            loop.watcher.message(f"--budget-{name.replace('_', '-')}: {show(name, bound)} cannot be met: {show(name, measured)} is the smallest measured, with "
+                                 f"channels, blocks and bits at their strongest; no bound is proven. The closest points are verified and saved.")
             loop.stop.requested, loop.stop.reason = True, "floor"
 
 
@@ -366,6 +383,7 @@ def verify(loop: Loop) -> list[dict[str, Any]]:
             rows.append({**row, "key": entry.key, "number": entry.number, "model_file": model_place(entry),
                          "recipe_file": str(Path(model_place(entry)).with_name("recipe.yaml"))})
             study.set_fact("verified", rows + [row for sha, row in known.items() if sha not in {r["sha256"] for r in rows}])
+            study.renew()
             loop.watcher.message(f"verified {len(rows)} of {len(chosen)}")
     finally:
         worker.kill()
@@ -375,7 +393,8 @@ def verify(loop: Loop) -> list[dict[str, Any]]:
 
 def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -> list[Entry]:
     """The untouched model, the rivals, and the front."""
-    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and is_rival(entry)]
+    entries = tables.labelled(entries)
+    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and entry.cached_from is None and tables.is_rival(entry)]
     front = tables.select_front(entries, context["untouched"], context["objectives"], context["metric_direction"], most)
     seen, chosen = set(), []
     for entry in (*labelled, *front):
@@ -383,11 +402,6 @@ def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -
             seen.add(entry.key)
             chosen.append(entry)
     return chosen
-
-
-def is_rival(entry: Entry) -> bool:
-    """The untouched model and the trivial rivals are shown in every report, dominated or not."""
-    return entry.label == "untouched" or entry.label.startswith("uniform")
 
 
 def model_place(entry: Entry) -> str:
@@ -423,6 +437,8 @@ def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if not any(folder.glob("model.*")):  # moved to models/
             shutil.rmtree(folder, ignore_errors=True)
     keep = {Path(row["model_file"]).parent.name for row in verified}
+    if loop.study.fact("untouched") is not None:  # a point whose verification failed keeps its file
+        keep |= {entry.key for entry in to_verify(loop.entries, report.context_of(loop.study), loop.spec.verify)} | {"untouched"}
     for folder in (loop.out / "models").glob("*"):
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)

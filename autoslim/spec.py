@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from autoslim import plugins, yamlfile
+from autoslim import plugins, settings, yamlfile
 from autoslim.budget import LIMITS, Budget, parse_drop, parse_limit
 from autoslim.errors import UserError
 from autoslim.host import physical_cores
@@ -109,14 +109,26 @@ def _techniques(value: Any) -> Any:
     return {name: {} if told is None else told for name, told in value.items()}
 
 
+def _recovery(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a mapping with keys of {', '.join(settings.DEFAULTS)}")
+    for key, told in value.items():
+        for one in told if isinstance(told, list) else [told]:
+            try:
+                settings.check({key: one}, "")
+            except UserError as error:
+                raise ValueError(str(error).removeprefix(": ")) from None
+    return dict(value)
+
+
 class SpaceSpec(_Model):
     """A search space file."""
 
-    family: str = ""
+    family: str = ""  # for people: which networks the space was written for
     techniques: Annotated[dict[Annotated[str, _member("techniques")], TechniqueSpec], BeforeValidator(_techniques)]
     freeze: Annotated[list[str], BeforeValidator(_texts)] = []
     ties: list[list[str]] = []
-    recovery: dict[str, Any] = {}
+    recovery: Annotated[dict[str, Any], BeforeValidator(_recovery)] = {}
 
 
 class BudgetSpec(_Model):
@@ -165,7 +177,7 @@ class StudySpec(_Model):
             return self.name
         if self.task == DEFAULT_TASK:
             return "digits"
-        base = self.task_args.get("model", "").rpartition(":")[2] or Path(self.task).stem
+        base = self.task_args.get("model", "").rpartition(":")[2] or (Path(self.task).stem if self.task.endswith(".py") else self.task.rpartition(".")[2])
         return f"{base}-{self.part}" if self.part else base
 
     def space_content(self) -> dict[str, Any]:

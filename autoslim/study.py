@@ -72,24 +72,23 @@ class Study:
         self._records: dict[int, dict[str, Any]] = {}
 
     @staticmethod
-    def open(folder: Path, name: str, directions: Sequence[Direction], storage: str | None = None) -> "Study":
-        """Create or resume, as the only writer. Raises StudyInUse if another run holds it, UserError if it is not ours.
+    def open(folder: Path, name: str, directions: Sequence[Direction], storage: str | None = None, lease: "Lease | None" = None) -> "Study":
+        """Create or resume, as the only writer. ``lease`` may have been taken before. Raises StudyInUse if another run holds
+        the study, UserError if it has other objectives.
 
         Repairs first: a torn last line of the journal is cut off, trials left RUNNING are closed as interrupted.
         """
         quiet()
-        folder.mkdir(parents=True, exist_ok=True)
-        lease = Lease(folder)
+        lease = lease or Lease(folder)
         try:
             if storage is None:
                 repair(folder / "study.journal")
             given = _Given()
-            try:
-                opened = optuna.create_study(
-                    storage=backend(folder, storage), study_name=name, load_if_exists=True,
-                    directions=["minimize" if d == "min" else "maximize" for d in directions], sampler=given)
-            except ValueError as error:
-                raise UserError(f"storage: cannot open the study ({error}); other objectives than before need another --out or --study-name") from None
+            wanted = ["minimize" if direction == "min" else "maximize" for direction in directions]
+            opened = optuna.create_study(storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=given)
+            found = [direction.name.lower() for direction in opened.directions]
+            if found != wanted:
+                raise UserError(f"study {name}: was begun with other objectives ({', '.join(found)}) than this run's ({', '.join(wanted)}); give another --out or --study-name")
             lease.claim(opened)
         except BaseException:
             lease.release()
@@ -149,9 +148,13 @@ class Study:
         if memo:
             trial.set_user_attr(MEMO, dict(memo))
         self._running[trial.number] = trial
+        self.renew()
+        return trial.number
+
+    def renew(self) -> None:
+        """Keep the lease; call it now and then while work goes on."""
         if self._lease is not None:
             self._lease.renew(self._study)
-        return trial.number
 
     def next_number(self) -> int:
         """The number that the next trial will have."""
@@ -256,12 +259,24 @@ def unpack(trial: FrozenTrial) -> Entry:
     return Entry(trial.number, dict(trial.params), attrs.get(LABEL, ""), attrs.get(MEMO, {}), record.get("key", ""), outcome, record.get("cached_from"))
 
 
+def alive(pid: int) -> bool:
+    """Whether a process of this machine still runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Lease:
     """Who may write: a locked file in the folder, and a dated note in the study for storages that several machines share."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._id, self._renewed = uuid.uuid4().hex, 0.0
-        self._file = os.open(folder / "study.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file: int | None = os.open(folder / "study.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -272,7 +287,7 @@ class Lease:
         """Raise StudyInUse if another machine renewed its note lately; else take over."""
         note = study.user_attrs.get("lease")
         here = socket.gethostname()
-        if note and note["until"] > time.time() and note["host"] != here:
+        if note and note["until"] > time.time() and (note["host"] != here or note["pid"] != os.getpid() and alive(note["pid"])):
             raise StudyInUse(f"study {study.study_name}: in use by process {note['pid']} on {note['host']}; its lease ends in {note['until'] - time.time():.0f} s")
         self.renew(study)
 
@@ -285,6 +300,9 @@ class Lease:
         study.set_user_attr("lease", {"id": self._id, "host": socket.gethostname(), "pid": os.getpid(), "until": until})
 
     def release(self, study: optuna.Study | None = None) -> None:
+        if self._file is None:
+            return
         if study is not None:
             self._note(study, 0.0)
         os.close(self._file)
+        self._file = None

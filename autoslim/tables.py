@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ FRONT_COLUMNS = (
     "schema_version", "key", "label", "feasible", "metric", "metric_direction", "metric_val", "metric_test", "metric_test_low", "metric_test_high",
     "drop_test", "drop_test_low", "drop_test_high", "n_test", "latency_ms", "latency_ms_low", "latency_ms_high", "latency_ratio", "latency_ratio_low",
     "latency_ratio_high", "size_bytes", "size_ratio", "macs", "params", "peak_memory_bytes", "target", "threads", "batch", "model_file", "recipe_file",
-    "sha256", "throughput", "latency_p95_ms", "drop_val", "test_split", "summary",
+    "sha256", "throughput", "latency_p95_ms", "drop_val", "metric_val_low", "metric_val_high", "test_split",
+    "summary",
 )
 TRIAL_COLUMNS = ("number", "key", "label", "end", "rung", "reason", "detail", "cached_from", "metric_val", "latency_ms", "latency_ms_low", "latency_ms_high",
                  "latency_ratio", "size_bytes", "macs", "params", "peak_memory_bytes", "feasible", "violations", "seconds", "summary", "recipe", "point")
@@ -50,6 +52,32 @@ def hypervolume(points: Iterable[Measurement], untouched: Measurement, objective
     """Share-free volume between the points and the reference corner, in units of the untouched model."""
     rows = [coordinates(point, untouched, objectives, direction) for point in points]
     return pareto.hypervolume(np.array(rows), np.array(reference(objectives))) if rows else 0.0
+
+
+def rejudged(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[Entry]:
+    """The entries with violations of the budget that holds now; the record keeps those of the run that made them."""
+    found = []
+    for entry in entries:
+        outcome = entry.outcome
+        if isinstance(outcome, Done | Rejected):
+            broken = context["budget"].violations(outcome.measurement, context["untouched"], context["metric_direction"])
+            entry = replace(entry, outcome=replace(outcome, violations=broken))
+        found.append(entry)
+    return found
+
+
+def is_rival(entry: Entry) -> bool:
+    """The untouched model and the trivial rivals are shown in every report, dominated or not."""
+    return entry.label == "untouched" or entry.label.startswith("uniform")
+
+
+def labelled(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with the labels of rivals moved to the trial that was evaluated for them, under whatever name it was."""
+    labels: dict[str, str] = {}
+    for entry in entries:
+        if is_rival(entry):
+            labels.setdefault(entry.key, entry.label)
+    return [replace(entry, label=labels[entry.key]) if entry.key in labels else entry for entry in entries]
 
 
 def select_front(entries: Sequence[Entry], untouched: Measurement, objectives: Sequence[str], direction: Direction, most: int) -> list[Entry]:
@@ -83,7 +111,8 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
     outcome: Done = entry.outcome
     found, untouched, direction = outcome.measurement, context["untouched"], context["metric_direction"]
     metric, lost, time, ratio = checked["metric"], checked["drop"], checked["latency_ms"], checked["latency_ratio"]
-    verified = Measurement({**found.values, **{name: Value(**checked[name]) for name in ("latency_ms", "latency_ratio", "throughput")}})
+    verified = Measurement({**found.values, **{name: Value(**checked[name]) for name in ("latency_ms", "latency_ratio", "throughput")},
+                            "peak_memory_bytes": Value(checked["peak_memory_bytes"])})
     broken = context["budget"].violations(verified, untouched, direction)
     label = "" if entry.label == "corner" else entry.label
     return {
@@ -98,6 +127,7 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
         "throughput": checked["throughput"]["value"], "latency_p95_ms": checked["latency_p95_ms"],
         "drop_val": drop(found.get("metric"), untouched.get("metric"), direction), "test_split": checked["split"],
         "summary": describe(outcome.recipe),
+        "metric_val_low": found.values["metric"].low, "metric_val_high": found.values["metric"].high,
     } | {f"metric_{name}": value for name, value in checked["others"].items()}
 
 
@@ -122,17 +152,29 @@ def trial_row(entry: Entry) -> dict[str, Any]:
                   "summary": describe(outcome.recipe), "recipe": json.dumps(outcome.recipe.as_dict(), sort_keys=True)}
 
 
-def best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The row to recommend among the feasible, by validation data and verified costs: within one standard error of the
-    best metric (Breiman et al. 1984, the one-SE rule), the smallest product of latency and size. None without a feasible row."""
+def best(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row to recommend among the feasible, by validation data and verified costs: of those within one standard error of
+    the best metric (Breiman et al. 1984, the one-SE rule), the one with the smallest product of the costs that are
+    objectives. None without a feasible row."""
     good = [row for row in rows if row["feasible"]]
     if not good:
         return None
     sign = loss_sign(good[0]["metric_direction"])
     top = min(good, key=lambda row: row["metric_val"] * sign)
-    spread = (top["metric_test_high"] - top["metric_test_low"]) / (2 * 1.96) if top["metric_test_high"] is not None else 0.0
+    spread = (top["metric_val_high"] - top["metric_val_low"]) / (2 * 1.96) if top["metric_val_high"] is not None else 0.0
     near = [row for row in good if (row["metric_val"] - top["metric_val"]) * sign <= spread + 1e-12]
-    return min(near, key=lambda row: row["latency_ratio"] * row["size_ratio"])
+    return min(near, key=lambda row: cost(row, context))
+
+
+def cost(row: Mapping[str, Any], context: Mapping[str, Any]) -> float:
+    """Product of the row's costs in units of the untouched model, over the objectives of the study."""
+    ratios = {"latency_ms": row["latency_ratio"], "throughput": row["latency_ratio"], "size_bytes": row["size_ratio"]}
+    total = 1.0
+    for name in context["objectives"]:
+        if name != "metric":
+            base = context["untouched"].get(name)
+            total *= ratios.get(name, row[name] / base if base else 1.0)
+    return total
 
 
 def closest(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -23,6 +23,7 @@ from autoslim.metrics import Direction
 REQUIRED = ("model", "example_input", "data")
 REQUIRED_OF_PARTS = ("parts", "data")
 OPTIONAL = ("metric", "METRIC_NAME", "evaluate", "METRICS", "loss", "students", "parts", "DYNAMIC_SHAPES", "latency_inputs")
+FILLED = {"split", "outputs", "targets", "inputs", "predict", "batches", "teacher"}  # given by AutoSlim, not by --task-arg
 SPLITS = ("train", "val", "test")
 AGREEMENT = "agreement with the original"
 Predict = Callable[[Inputs], Any]
@@ -56,7 +57,7 @@ class Task:
         missing = [part for part in required if not callable(getattr(self._source, part, None))]
         if missing:
             raise UserError(f"task {self.name}: {missing[0]}() is missing; a task defines {', '.join(f'{p}()' for p in required)}")
-        taken = {arg for part in (*REQUIRED, *OPTIONAL) if callable(f := getattr(self._source, part, None)) for arg in inspect.signature(f).parameters}
+        taken = {arg for part in (*REQUIRED, *OPTIONAL) if callable(f := getattr(self._source, part, None)) for arg in inspect.signature(f).parameters} - FILLED
         unknown = sorted(set(self._args) - taken)
         if unknown:
             raise UserError(f"task {self.name}: no function takes the argument {unknown[0]!r} of --task-arg, allowed: {', '.join(sorted(taken)) or 'none'}")
@@ -139,7 +140,7 @@ class Task:
             size = batch_size(inputs)
             if self.max_samples is not None and seen + size > self.max_samples:
                 take = self.max_samples - seen
-                inputs, targets, size = rows(inputs, 0, take), None if targets is None else rows(targets, 0, take), take
+                inputs, targets, size = rows(inputs, 0, take), None if targets is None else rows(targets, 0, take, size), take
             if size:
                 seen += size
                 yield inputs, targets
@@ -280,11 +281,6 @@ def _line_of(error: BaseException, path: Path) -> Any:
     return lines[-1] if lines else "?"
 
 
-def agreement_name(task: Task, has_targets: bool) -> str:
-    """What the leading metric is called in every table."""
-    return next(iter(task.metrics)) if has_targets else AGREEMENT
-
-
 def predictor(model: nn.Module) -> Predict:
     """A model as a function of inputs, without gradients."""
     def predict(inputs: Inputs) -> Any:
@@ -293,4 +289,4 @@ def predictor(model: nn.Module) -> Predict:
     return predict
 
 
-__all__ = ["AGREEMENT", "Score", "Task", "agreement_name", "load", "predictor"]
+__all__ = ["AGREEMENT", "Score", "Task", "load", "predictor"]

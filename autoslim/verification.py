@@ -86,8 +86,11 @@ class Verifier:
             return self.task.score(which.recall, self.split, None, [which.batches[i] for i in drawn]).values[lead]
 
         n = len(cache.batches)
-        low, high = statistics.corpus_interval(lambda drawn: again(cache, drawn), n)
-        drop_low, drop_high = statistics.corpus_interval(lambda drawn: (again(base_cache, drawn) - again(cache, drawn)) * sign, n)
+        try:
+            low, high = statistics.corpus_interval(lambda drawn: again(cache, drawn), n)
+            drop_low, drop_high = statistics.corpus_interval(lambda drawn: (again(base_cache, drawn) - again(cache, drawn)) * sign, n)
+        except KeyError:  # evaluate() makes inputs of its own, whose outputs cannot be looked up again
+            return Value(value), Value(lost)
         return Value(value, low, high), Value(lost, drop_low, drop_high)
 
 

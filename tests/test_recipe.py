@@ -73,7 +73,6 @@ def test_what_is_no_recipe_is_refused_with_its_source(text, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="Recipe.from_dict does not check that recovery is a mapping: AttributeError")
 def test_a_recovery_that_is_no_mapping_is_refused():
     with pytest.raises(UserError, match="recovery"):
         from_yaml("schema: 1\nrecovery: 5", "f.yaml")

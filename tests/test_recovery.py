@@ -97,7 +97,6 @@ def test_reestimated_statistics_are_those_of_the_data():
     assert not model[0].training
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a lesson of one sample cannot be normalised over the batch: recover raises")
 def test_a_lesson_of_one_sample_does_no_harm():
     model = seeded(networks.Mlp)
     lessons = [Lesson(x, model(x).detach()) for x in (noise(8, 20), noise(1, 20, seed=1))]

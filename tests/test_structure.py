@@ -91,8 +91,7 @@ def test_what_is_not_counted_is_named(structures):
     _, _, flow = structures("flow")
     assert flow.not_counted == ("b: never ran on the example input",)
     _, _, prenorm = structures("prenorm")
-    assert "MultiheadAttention: products inside the attention are not counted" in prenorm.not_counted
-    assert any(note.startswith("blocks.0.attention (MultiheadAttention): 816 parameters") for note in prenorm.not_counted)
+    assert prenorm.not_counted == ()
 
 
 # -- groups ---------------------------------------------------------------------------------------------------------------
@@ -140,7 +139,7 @@ def test_analysis_leaves_the_model_alone(seen):
 def test_every_layer_is_in_a_group_or_left_out_with_a_reason(seen):
     _, _, _, structure = seen
     covered = {name for group in structure.groups.values() for name in group.producers}
-    assert set(structure.layers) - covered == set(structure.left_out)
+    assert set(structure.layers) - covered == set(structure.left_out) & set(structure.layers)
     assert not covered & set(structure.left_out)
     assert all(structure.left_out.values())
     assert "head" not in covered, "the outputs of the whole model are nobody's to cut"
@@ -207,7 +206,6 @@ def test_tied_weights_are_named_and_their_axis_is_left_alone(structures):
     assert set(structure.groups) == {"up"}
 
 
-@pytest.mark.xfail(strict=True, reason="rank factorises a layer whose weight another layer shares: both forms are stored")
 def test_no_technique_makes_a_network_with_tied_weights_larger(structures):
     model, example, structure = structures("tied")
     before = sum(p.numel() for p in model.parameters())

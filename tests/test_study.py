@@ -168,14 +168,12 @@ def test_another_space_is_refused(study, tmp_path):
         study.use(SearchSpace(SPACE.domains[:1], {}))
 
 
-@pytest.mark.xfail(strict=True, reason="optuna.create_study(load_if_exists=True) does not compare directions, so no ValueError comes")
 def test_other_directions_are_refused(tmp_path):
     Study.open(tmp_path, "s", ["max", "min"]).close()
     with pytest.raises(UserError, match="other objectives"):
         Study.open(tmp_path, "s", ["max", "min", "min"]).close()
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="Lease.release closes its file number again, which may be somebody else's by then")
 def test_closing_twice_does_no_harm(tmp_path):
     study = Study.open(tmp_path, "s", ["max"])
     study.close()

@@ -109,7 +109,6 @@ def test_without_targets_the_metric_is_agreement():
     other = made(data=batches((noise(4, 3, 5), None)))
     assert other.score(lambda x: x * 0.9, "val", original=lambda x: x).per_unit == pytest.approx([0.9] * 4, abs=1e-5)
     assert other.score(lambda x: -x, "val", original=lambda x: x).per_unit.tolist() == [0] * 4
-    assert task.agreement_name(found, False) == "agreement with the original"
     with pytest.raises(UserError, match="no targets and there is no original"):
         found.score(lambda x: x, "val")
 
@@ -173,11 +172,10 @@ def test_a_missing_function_is_named(part):
 
 
 def test_an_unknown_task_arg_is_named_with_the_known():
-    with pytest.raises(UserError, match=r"no function takes the argument 'sze' of --task-arg, allowed: .*split"):
+    with pytest.raises(UserError, match=r"no function takes the argument 'sze' of --task-arg, allowed: "):
         made({"sze": "6"})
 
 
-@pytest.mark.xfail(strict=True, reason="names that AutoSlim itself passes by position count as allowed for --task-arg, then collide")
 def test_a_task_arg_that_autoslim_fills_itself_is_refused():
     with pytest.raises(UserError, match="split"):
         list(made({"split": "train"}).batches("val"))
@@ -207,7 +205,6 @@ def test_other_mistakes_are_named(parts, act, message):
         act(made(**parts))
 
 
-@pytest.mark.xfail(strict=True, reason="inputs.rows cuts tensors by the first one's length and leaves lists of other things whole")
 @pytest.mark.parametrize("targets", [["a", "b", "c", "d"], [torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, 4), torch.zeros(1, 4)]],
                          ids=["words", "boxes"])
 def test_targets_that_are_a_list_of_one_per_sample_are_capped_with_the_inputs(targets):

@@ -37,7 +37,10 @@ def bench(
 
         inputs = load(task, _flags.pairs(task_arg)).latency_input
     else:
-        inputs = plugins.load("runtimes", runtime).open(file, 1).example()
+        session = plugins.load("runtimes", runtime).open(file, 1)
+        if not hasattr(session, "example"):
+            raise UserError(f"--task: needed for {file.suffix} files, which do not tell the shapes of their inputs")
+        inputs = session.example()
     door = plugins.load("runtimes", runtime)
 
     def pair() -> tuple:

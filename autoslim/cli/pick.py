@@ -21,6 +21,7 @@ def pick(
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv as JSON.")] = False,
+    study_name: Annotated[str | None, typer.Option("--study-name", help="The study, if the storage holds several.")] = None,
     storage: Annotated[str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")] = None,
 ) -> int:
     from autoslim import report, spec, tables
@@ -28,10 +29,10 @@ def pick(
     from autoslim.study import Study
 
     wanted = spec.load_study(None, _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop))
-    study = Study.read(folder, None, storage)
+    study = Study.read(folder, study_name, storage)
     context = report.context_of(study) | {"budget": wanted.limits()}
     rows = [row | {"feasible": feasible(tables.violations_of(row, context["budget"], context["untouched"]))} for row in report.front_rows(study)]
-    chosen = tables.best(rows)
+    chosen = tables.best(rows, context)
     shown = chosen or tables.closest(rows, context)
     if shown is None:
         typer.echo("autoslim: the study has no verified point yet; let the search finish", err=True)

@@ -18,7 +18,7 @@ def add(app: typer.Typer) -> None:
 
 
 def search(
-    study: Annotated[str | None, typer.Argument(help="A study: a shipped name (autoslim list studies) or a YAML file. Default: the embedded digits study.")] = None,
+    study: Annotated[str | None, typer.Argument(help="A study: a shipped name (autoslim list studies) or a YAML file. Default: the embedded digits network.")] = None,
     task: _flags.Task = None,
     task_arg: _flags.TaskArg = None,
     model: _flags.Model = None,

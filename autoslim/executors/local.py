@@ -39,7 +39,10 @@ class Worker:
 
     def ask(self, verb: str, payload: Any = None, seconds: float = START_SECONDS) -> Any:
         """Send and wait. Raises UserError or AutoSlimError with the worker's reason."""
-        self.channel.send((verb, payload))
+        try:
+            self.channel.send((verb, payload))
+        except OSError:
+            raise AutoSlimError(f"a worker process ended ({how_ended(self.process)}); its log: {self.log}") from None
         return self.answer(seconds)
 
     def answer(self, seconds: float) -> Any:

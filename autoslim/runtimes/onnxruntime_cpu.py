@@ -17,7 +17,7 @@ from torch import nn
 
 from autoslim import host, onnx_names, packing
 from autoslim.engine import Draft
-from autoslim.errors import Untreatable
+from autoslim.errors import ExportFailed
 from autoslim.fusing import fused
 from autoslim.inputs import Inputs, batch_size, call, rows, split
 from autoslim.onnx_int8 import quantise
@@ -32,7 +32,7 @@ class Member:
     supports = {"bits": (32, 8)}
 
     def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
-        """Write the float graph to ``path``; returns notes. Raises Untreatable if the model cannot be exported."""
+        """Write the float graph to ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
         model, notes = export_float(draft.model, example, dynamic_shapes)
         save(model, path)
         return tuple(notes)
@@ -88,7 +88,7 @@ class OnnxSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            raise Untreatable(f"onnxruntime_cpu: the file does not open ({' '.join(str(error).split())[:200]})") from error
+            raise ExportFailed(f"onnxruntime_cpu: the file does not open ({' '.join(str(error).split())[:200]})") from error
         meta = self._session.get_modelmeta().custom_metadata_map
         self._outputs, self._batch = meta.get(OUTPUTS), meta.get(BATCH, "")
         self.names = [node.name for node in self._session.get_inputs()]
@@ -164,7 +164,7 @@ def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) 
             continue
         _annotate(proto, outputs, fixed)
         return proto, ["the file takes a fixed batch: the exporter could not free the batch axis"] if fixed else []
-    raise Untreatable(f"onnxruntime_cpu: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+    raise ExportFailed(f"onnxruntime_cpu: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
 
 
 def _dynamo(model: nn.Module, inputs: Inputs, shapes: Any) -> onnx.ModelProto:

@@ -1,5 +1,6 @@
 """PyTorch itself: an exported program (.pt2) run eagerly, in float; the same door for machines without ONNX Runtime."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from autoslim import packing
 from autoslim.engine import Draft
-from autoslim.errors import Untreatable
+from autoslim.errors import ExportFailed, Untreatable
 from autoslim.inputs import Inputs, batch_size, call, split, tensors
 
 
@@ -20,7 +21,7 @@ class Member:
     supports = {"bits": (32,)}
 
     def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
-        """Write ``path``; returns notes. Raises Untreatable if the model cannot be exported."""
+        """Write ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
         with torch.no_grad():
             outputs = packing.describe_outputs(call(draft.model, example))
         pair = packing.twice(example)
@@ -34,11 +35,11 @@ class Member:
                 trouble = error
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.stem + ".partial.pt2")
+            partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.pt2")
             torch.export.save(program, str(partial), extra_files={"autoslim.outputs": outputs, "autoslim.batch": fixed})
             partial.replace(path)
             return ("the file takes a fixed batch: the exporter could not free the batch axis",) if fixed else ()
-        raise Untreatable(f"torch_eager: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+        raise ExportFailed(f"torch_eager: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
 
     def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
         """A copy of the float program. Raises Untreatable for bits other than 32."""
@@ -60,7 +61,7 @@ class EagerSession:
         try:
             self._module = torch.export.load(str(path), extra_files=extra).module()
         except Exception as error:  # zip, pickle and schema errors have no common base
-            raise Untreatable(f"torch_eager: the file does not open ({' '.join(str(error).split())[:200]})") from error
+            raise ExportFailed(f"torch_eager: the file does not open ({' '.join(str(error).split())[:200]})") from error
         self._outputs, self._batch, self._threads = extra["autoslim.outputs"], extra["autoslim.batch"], threads
 
     def run(self, inputs: Inputs) -> Any:

@@ -37,9 +37,10 @@ class Member:
     def effective(self, unit: Unit, value: Any) -> int | None:
         """Number of channels kept, or None for all of them."""
         size = unit.facts["size"]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise UserError(f"channels of {unit.name}: got {value!r}, allowed: a share in (0, 1] or a number of channels up to {size}")
-        if isinstance(value, int) and value != 1:
+        count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not count and not (isinstance(value, float) and 0 < value <= 1):
+            raise UserError(f"channels of {unit.name}: got {value!r}, allowed: a share in (0.0, 1.0] or a whole number of channels up to {size}")
+        if count:
             kept = value
         else:
             kept = -(-round(size * float(value), 6) // self.round_to) * self.round_to

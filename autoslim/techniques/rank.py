@@ -33,10 +33,12 @@ class Member:
         self.method = method
 
     def units(self, structure: Structure) -> dict[str, Unit]:
-        """One unit per linear layer and per ungrouped two-dimensional convolution with at least 16 channels each way."""
+        """One unit per linear layer and per ungrouped two-dimensional convolution with at least 16 channels each way. A
+        tied weight would be stored twice and is left alone."""
+        tied = {parameter.rpartition(".")[0] for names in structure.tied for parameter in names}
         return {
             name: Unit(name, (name,)) for name, layer in structure.layers.items()
-            if layer.kind in ("Linear", "Conv2d") and layer.groups == 1 and min(layer.out, layer.inputs) >= 16
+            if name not in tied and layer.kind in ("Linear", "Conv2d") and layer.groups == 1 and min(layer.out, layer.inputs) >= 16
         }
 
     def effective(self, unit: Unit, value: Any) -> Any:
@@ -55,13 +57,15 @@ class Member:
             layer = draft.model.get_submodule(name)
             chain = factorise(layer, share, method)
             if chain is None:
-                draft.notes.append(f"rank: {name} kept whole, {share:g} of its rank would not be smaller")
+                draft.notes.append(f"rank: {name} kept whole, {share:g} of its rank has no smaller form")
             else:
                 draft.replace(name, chain)
 
 
 def factorise(layer: nn.Module, share: float, method: str) -> nn.Sequential | None:
-    """The chain, or None where it would hold at least as many weights as the layer."""
+    """The chain, or None where it would hold at least as many weights as the layer, or pads with something else than zeros."""
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
+        return None  # what lies outside the image would have to be factorised too
     if isinstance(layer, nn.Linear):
         chain = svd_linear(layer, rank_of(share, min(layer.weight.shape)))
     elif max(layer.kernel_size) == 1:
@@ -96,7 +100,7 @@ def svd_linear(layer: nn.Linear, rank: int) -> nn.Sequential:
 
 def svd_pointwise(layer: nn.Conv2d, rank: int) -> nn.Sequential:
     left, right = halves(layer.weight.detach().flatten(1), rank)
-    first = nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False)
+    first = nn.Conv2d(layer.in_channels, rank, 1, layer.stride, layer.padding, bias=False)
     second = nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None)
     return filled((first, right[:, :, None, None]), (second, left[:, :, None, None]), bias=layer.bias)
 
@@ -105,9 +109,10 @@ def spatial(layer: nn.Conv2d, rank: int) -> nn.Sequential:
     out, inputs, height, width = layer.weight.shape
     matrix = layer.weight.detach().permute(1, 2, 0, 3).reshape(inputs * height, out * width)
     left, right = halves(matrix, rank)  # (inputs * height, rank), (rank, out * width)
-    stride, padding, dilation = layer.stride, layer.padding, layer.dilation
-    first = nn.Conv2d(inputs, rank, (height, 1), (stride[0], 1), (padding[0], 0), (dilation[0], 1), bias=False)
-    second = nn.Conv2d(rank, out, (1, width), (1, stride[1]), (0, padding[1]), (1, dilation[1]), bias=layer.bias is not None)
+    stride, dilation = layer.stride, layer.dilation
+    above, beside = (layer.padding, layer.padding) if isinstance(layer.padding, str) else ((layer.padding[0], 0), (0, layer.padding[1]))
+    first = nn.Conv2d(inputs, rank, (height, 1), (stride[0], 1), above, (dilation[0], 1), bias=False)
+    second = nn.Conv2d(rank, out, (1, width), (1, stride[1]), beside, (1, dilation[1]), bias=layer.bias is not None)
     down = left.view(inputs, height, rank).permute(2, 0, 1)[..., None]
     across = right.view(rank, out, width).permute(1, 0, 2)[:, :, None]
     return filled((first, down), (second, across), bias=layer.bias)

@@ -6,6 +6,7 @@ import pytest
 
 from autoslim import plugins
 from autoslim.candidate import Done, Failed, Rejected
+from autoslim.errors import UserError
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe
 from autoslim.space import Domain, SearchSpace
@@ -148,5 +149,5 @@ def test_tpe_learns_from_rejections_where_random_cannot():
 
 
 def test_options_are_those_of_the_member():
-    with pytest.raises(TypeError, match="popul"):
+    with pytest.raises(UserError, match="unknown option 'popul"):
         plugins.load("strategies", "random", space=SPACE, objectives=OBJECTIVES, constraints=(), seed=0, population=4)

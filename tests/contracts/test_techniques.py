@@ -62,7 +62,6 @@ def test_the_first_value_is_the_identity_and_effective_is_idempotent(name, tiny)
             assert done is None or member.effective(unit, done) == done
 
 
-@pytest.mark.xfail(strict=True, reason="channels: the count 1 is read as the share 1.0, so one channel becomes all of them")
 def test_effective_is_idempotent_down_to_one_channel():
     member = plugins.load("techniques", "channels", round_to=1)
     unit = Unit("g", ("g",), {"size": 4})
@@ -122,8 +121,6 @@ def test_the_same_recipe_makes_the_same_model(name, tiny):
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_value_is_refused_with_its_unit(name, wrong, request):
-    if f"{name} {wrong}" in LAX:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="channels takes shares above 1, and nan, for all channels"))
     unit = Unit("" if name == "student" else "body.conv", ("body.conv",), {"size": 32})
     with pytest.raises(UserError, match=name) as caught:
         plugins.load("techniques", name).effective(unit, wrong)
@@ -139,8 +136,7 @@ def test_a_unit_of_another_network_is_untreatable(name, tiny):
         engine.compress(model, Recipe.of([Step(name, "elsewhere", value)]), samples(example), structure=structure)
 
 
-@pytest.mark.xfail(strict=True, reason="engine.compress applies values of a recipe as they stand: bits 4 are taken and ship as floats")
-@pytest.mark.parametrize(("technique", "value"), [("bits", 4), ("channels", 0.5), ("channels", "half"), ("sparsity", 2.0), ("rank", 7)])
+@pytest.mark.parametrize(("technique", "value"), [("bits", 4), ("channels", "half"), ("sparsity", 2.0), ("rank", 7)])
 def test_a_wrong_value_in_a_recipe_written_by_hand_is_refused(technique, value):
     model, example = networks.ZOO["residual"]()
     with pytest.raises(UserError, match=technique):
