@@ -28,7 +28,7 @@ from autoslim.layers import count
 from autoslim.memory import Probe
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe, to_yaml
-from autoslim.recovery import Lesson, output_means, recover
+from autoslim.recovery import Lesson, Reference, recover
 from autoslim.structure import Structure
 from autoslim.task import AGREEMENT, Score, Task
 
@@ -168,7 +168,7 @@ class Evaluator:
         if not base.is_file():
             with clock("recover"):
                 notes = recover(draft, self.model, lessons, held, recipe.recovery, loss=self.task.loss() if self.has_targets else None,
-                                wanted=self.output_means, pause=self.machine.pause, seed=self.job.seed)
+                                known=self.reference, pause=self.machine.pause, seed=self.job.seed)
         with clock("export"):
             if not base.is_file():
                 notes += self.runtime.export(replace(draft, bits={}), self.example, calibration, base, **self.shapes())
@@ -241,9 +241,9 @@ class Evaluator:
         return self._learned
 
     @functools.cached_property
-    def output_means(self) -> Mapping[str, torch.Tensor]:
-        """Mean outputs of the original's layers, for bias correction."""
-        return output_means(self.model, self.learning_data()[0], self.machine.pause)
+    def reference(self) -> Reference:
+        """What the original gives, for recovery."""
+        return Reference.of(self.model, self.learning_data()[0], self.machine.pause)
 
     def moments(self, calibration: list[Inputs]) -> Mapping[str, torch.Tensor]:
         if self._moments is None:

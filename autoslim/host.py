@@ -35,8 +35,10 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def cores() -> list[int]:
-    """One logical processor per physical core that this process may use (its affinity mask), in order; never empty."""
+@functools.cache
+def cores() -> tuple[int, ...]:
+    """One logical processor per physical core that this process may use (its affinity mask), in order; never empty. Read
+    once, since a pinned thread would see only its own core."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     found: dict[tuple[str, str], int] = {}
     for cpu in sorted(allowed):
@@ -46,7 +48,7 @@ def cores() -> list[int]:
         except OSError:
             place = (str(cpu), "")
         found.setdefault(place, cpu)
-    return sorted(found.values()) or [0]
+    return tuple(sorted(found.values())) or (0,)
 
 
 def physical_cores() -> int:

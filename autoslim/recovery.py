@@ -1,4 +1,4 @@
-"""Win back accuracy without labels: batch-norm re-estimation, bias correction, short distillation from the original.
+"""Win back accuracy without labels: layers solved anew, batch norms re-estimated, biases corrected, a short distillation.
 
 Every step is judged by the gap between the compressed model's outputs and the original's on held-out inputs from the train
 split, and undone if it did not narrow it: more recovery is not better (small samples make re-estimation noisy, and a short
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoslim import host
+from autoslim import host, resolving
 from autoslim.engine import Draft
 from autoslim.inputs import Inputs, batch_size, call, tensors
 from autoslim.layers import COUNTED
@@ -24,7 +24,9 @@ from autoslim.settings import check
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CLIP = 1.0
-BIAS_LESSONS, NORM_LESSONS = 4, 16
+BIAS_LESSONS, NORM_LESSONS, SOLVE_LESSONS = 4, 16, 4
+#: a gap (nats of KL divergence, or relative squared error) that no distillation is spent on
+ENOUGH = 0.005
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class Lesson:
     inputs: Inputs
     outputs: Any
     targets: Any = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the original gives, as recovery needs it: mean outputs of its layers, and their outputs on some batches."""
+
+    means: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+    batches: Sequence[Inputs]
+
+    @staticmethod
+    def of(teacher: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], None] = lambda: None) -> "Reference":
+        batches = [lesson.inputs for lesson in lessons[:SOLVE_LESSONS]]
+        return Reference(output_means(teacher, lessons, pause), resolving.targets(teacher, batches, pause), batches)
 
 
 def gap(outputs: Any, reference: Any) -> Tensor:
@@ -60,35 +76,44 @@ def recover(
     settings: Mapping[str, Any],
     *,
     loss: Callable[..., Tensor] | None = None,
-    wanted: Mapping[str, Tensor] | None = None,
+    known: "Reference | None" = None,
     pause: Callable[[], None] = lambda: None,
     seed: int = 0,
 ) -> list[str]:
     """Improve ``draft.model`` in place; returns what each step did to the gap on ``held``, in words.
 
-    ``lessons`` and ``held`` are disjoint batches of the train split. ``wanted`` may hand in :func:`output_means` of the
-    teacher, which does not change from one candidate to the next. ``pause`` is called between batches. A draft that only
+    ``lessons`` and ``held`` are disjoint batches of the train split. ``known`` may hand in what the
+    original gave, which does not change from one candidate to the next. ``pause`` is called between batches. A draft that only
     sets bits is left alone: its float model is the original.
     """
     settings = check(settings)
     notes: list[str] = []
     if not (draft.kept or draft.replaced or draft.masks):
         return notes
+    known = known or Reference.of(teacher, lessons, pause)
     steps: list[tuple[str, Callable[[nn.Module], None]]] = []
+    if settings["resolve"] and "" not in draft.replaced:
+        goals = {name: goal for name, goal in known.targets.items() if name not in draft.masks}
+        steps.append(("layers solved anew", lambda model: resolving.resolve(model, goals, draft.kept, known.batches, pause)))
     if settings["bn"] and any(isinstance(module, BATCH_NORMS) for module in draft.model.modules()):
         steps.append(("batch-norm re-estimation", lambda model: reestimate(model, lessons, pause)))
     if settings["bias"]:
-        means = output_means(teacher, lessons, pause) if wanted is None else wanted
-        steps.append(("bias correction", lambda model: correct_bias(model, means, draft, lessons, pause)))
+        steps.append(("bias correction", lambda model: correct_bias(model, known.means, draft, lessons, pause)))
     best = judge(draft.model, held, pause)
     for name, act in steps:
         trial = copy.deepcopy(draft.model)
-        act(trial)
-        after = judge(trial, held, pause)
+        try:
+            act(trial)
+            after = judge(trial, held, pause)
+        except (RuntimeError, ValueError, IndexError) as error:  # batches of uneven shapes, singular systems, odd modules
+            notes.append(f"{name}: not possible here ({' '.join(str(error).split())[:120]})")
+            continue
         notes.append(f"{name}: gap {best:.4g} -> {after:.4g}, {'kept' if after < best else 'undone'}")
         if after < best:
             draft.model, best = trial, after
-    if settings["distill_steps"]:
+    if settings["distill_steps"] and best <= ENOUGH:
+        notes.append(f"distillation: not needed, the gap is below {ENOUGH:g}")
+    elif settings["distill_steps"]:
         draft.model, after, step = distil(draft, lessons, held, settings, best, loss, pause, seed)
         notes.append(f"distillation: gap {best:.4g} -> {after:.4g} at step {step} of {int(settings['distill_steps'])}")
     return notes

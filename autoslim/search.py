@@ -306,7 +306,7 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
 
 def prune_files(loop: Loop, prepared: Any) -> None:
     """Delete the files of candidates that are dominated and carry no label."""
-    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, 10_000)
+    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, loop.spec.verify)
     keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if tables.is_rival(entry)} | {c.recipe.key for c in loop.running.values()}
     for folder in (loop.out / "candidates").glob("*"):
         if folder.name not in keep:

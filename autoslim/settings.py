@@ -5,9 +5,9 @@ from typing import Any
 
 from autoslim.errors import UserError
 
-#: bn: re-estimate batch-norm statistics; bias: correct biases; distill_steps, lr: short distillation; labels: weight of the
+#: resolve: solve layers anew from the original's outputs; bn: re-estimate batch-norm statistics; bias: correct biases; distill_steps, lr: short distillation; labels: weight of the
 #: task's own loss beside the gap to the original
-DEFAULTS: dict[str, Any] = {"bn": True, "bias": True, "distill_steps": 0, "lr": 1e-3, "labels": 0.0}
+DEFAULTS: dict[str, Any] = {"resolve": True, "bn": True, "bias": True, "distill_steps": 0, "lr": 1e-3, "labels": 0.0}
 
 
 def check(settings: Mapping[str, Any], source: str = "recovery") -> dict[str, Any]:

@@ -83,12 +83,10 @@ class SearchSpace:
         """Uniform points worth knowing before any search: each technique alone at each of its values, and with fewest bits."""
         lowest = {"bits": 10_000} if self.depth_of("bits") > 1 else {}
         points = [self.identity()] + ([self.uniform(**lowest)] if lowest else [])
-        for technique in dict.fromkeys(domain.technique for domain in self.domains):
-            if technique in ("bits", RECOVERY):
-                continue
-            for position in range(self.depth_of(technique)):
-                for extra in (lowest, {}) if lowest else ({},):
-                    points.append(self.uniform(**{technique: position, **extra}))
+        shrinking = [name for name in dict.fromkeys(domain.technique for domain in self.domains) if name not in ("bits", RECOVERY)]
+        # one bit-width after the other: recipes that differ in bits alone share the recovered weights of the one before
+        for extra in (lowest, {}) if lowest else ({},):
+            points += [self.uniform(**{technique: position, **extra}) for technique in shrinking for position in range(self.depth_of(technique))]
         points.append(self.strongest())
         unique = {json.dumps(point, sort_keys=True): point for point in points}
         return list(unique.values())

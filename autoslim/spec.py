@@ -156,14 +156,14 @@ class StudySpec(_Model):
     strategy: Annotated[str, _member("strategies")] = "tpe"
     strategy_options: dict[str, Any] = {}
     executor: Annotated[str, _member("executors")] = "local"
-    trials: Annotated[int, _whole(1)] = 48
+    trials: Annotated[int, _whole(1)] = 40
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
     workers: Annotated[int, _whole(0)] = 0
     trial_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
     trial_memory_mb: Annotated[int, _whole(0)] = 0
     seed: Annotated[int, _whole(0)] = 0
     max_samples: Annotated[int | None, BeforeValidator(lambda v: None if v is None else _whole(1).func(v))] = None
-    verify: Annotated[int, _whole(1)] = 16
+    verify: Annotated[int, _whole(1)] = 12
 
     def limits(self) -> Budget:
         found = {name: getattr(self.budget, name) for name in LIMITS if getattr(self.budget, name) is not None}

@@ -81,29 +81,34 @@ def labelled(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def select_front(entries: Sequence[Entry], untouched: Measurement, objectives: Sequence[str], direction: Direction, most: int) -> list[Entry]:
-    """The entries worth verifying: the non-dominated ones, feasible first, thinned to ``most`` by their share of hypervolume."""
+    """The entries worth verifying, at most ``most``: feasible ones if there are any; the non-dominated first, then those that
+    are non-dominated without them, and so on, since within the noise of a measurement the next layer may be the better one.
+    The last layer is thinned to those that add most hypervolume."""
     done = [entry for entry in entries if isinstance(entry.outcome, Done) and entry.cached_from is None]
     unique = list({entry.key: entry for entry in reversed(done)}.values())[::-1]
-    if not unique:
+    good = [entry for entry in unique if feasible(entry.outcome.violations)] or unique
+    if not good:
         return []
-    rows = np.array([coordinates(entry.outcome.measurement, untouched, objectives, direction) for entry in unique])
-    ok = np.array([feasible(entry.outcome.violations) for entry in unique])
-    keep = np.zeros(len(unique), dtype=bool)
-    for mask in (ok, np.ones(len(unique), dtype=bool)):
-        rest = np.flatnonzero(mask & ~keep)
-        if len(rest):
-            keep[rest[pareto.front(rows[rest])]] = True
-        if keep.any() and mask is ok:
-            break
-    order = np.flatnonzero(keep)
-    corner = np.array(reference(objectives))
+    rows = np.array([coordinates(entry.outcome.measurement, untouched, objectives, direction) for entry in good])
+    chosen: list[int] = []
+    rest = np.arange(len(good))
+    while len(rest) and len(chosen) < most:
+        layer = rest[pareto.front(rows[rest])]
+        chosen += thinned(rows, layer, most - len(chosen), np.array(reference(objectives)))
+        rest = np.setdiff1d(rest, layer)
+    return [good[i] for i in sorted(chosen)]
+
+
+def thinned(rows: np.ndarray, layer: np.ndarray, most: int, corner: np.ndarray) -> list[int]:
+    """At most ``most`` of the points ``layer`` (indices into ``rows``): those at the ends of each axis stay, of the others the
+    one that adds least hypervolume goes first."""
+    order = list(layer)
     while len(order) > most:
         whole = pareto.hypervolume(rows[order], corner)
-        loss = [whole - pareto.hypervolume(np.delete(rows[order], i, axis=0), corner) for i in range(len(order))]
-        extremes = {int(np.argmin(rows[order][:, axis])) for axis in range(rows.shape[1])}
-        loss = [math.inf if i in extremes else value for i, value in enumerate(loss)]
-        order = np.delete(order, int(np.argmin(loss)))
-    return [unique[i] for i in order]
+        ends = {int(np.argmin(rows[order][:, axis])) for axis in range(rows.shape[1])} if most >= rows.shape[1] else set()
+        loss = [math.inf if i in ends else whole - pareto.hypervolume(np.delete(rows[order], i, axis=0), corner) for i in range(len(order))]
+        order.pop(int(np.argmin(loss)))
+    return [int(i) for i in order]
 
 
 def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,11 @@ class Timing:
 
 def compare(candidate: Callable[[], object], baseline: Callable[[], object], *, width: float = 0.03, seconds: float = 3.0) -> Timing:
     """Time two blocking calls in turn. ``width`` is the wished full width of the ratio's interval, relative to the ratio."""
+    with pinned():
+        return _compare(candidate, baseline, width, seconds)
+
+
+def _compare(candidate: Callable[[], object], baseline: Callable[[], object], width: float, seconds: float) -> Timing:
     for call in (baseline, candidate):
         warm_up(call)
     times: list[tuple[float, float]] = []
@@ -82,13 +87,14 @@ def between(values: list[Value]) -> Value:
     own = float(np.mean([value.high - value.low for value in values])) / 2 / np.sqrt(len(values))
     spread = float(np.std([value.value for value in values], ddof=1)) / np.sqrt(len(values)) * STUDENT.get(len(values), 2.0) if len(values) > 1 else 0.0
     half = max(own, spread)
-    return Value(middle, float(max(0.0, middle - half)), float(middle + half))
+    fastest = min(value.low for value in values)  # a time cannot be negative, and not shorter than any that was seen
+    return Value(middle, float(max(min(fastest, middle), middle - half)), float(middle + half))
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
     """Keep this thread on the first core that it may use, so that it does not wander between two calls; a no-op where the
-    system cannot."""
+    system cannot. Threads that are born inside inherit the pin, so sessions are opened outside."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -198,8 +204,7 @@ class Machine:
         fcntl.flock(self._gate, fcntl.LOCK_EX)
         fcntl.flock(self._room, fcntl.LOCK_EX)
         try:
-            with pinned():
-                yield
+            yield
         finally:
             fcntl.flock(self._room, fcntl.LOCK_UN)
             fcntl.flock(self._gate, fcntl.LOCK_UN)

@@ -31,7 +31,7 @@ class Verifier:
         self.memory = Probe(job)
         self._base: tuple[Path, Score, Any] | None = None
 
-    def verify(self, file: str, untouched: str, expected: str, seconds: float = 2.5) -> dict[str, Any]:
+    def verify(self, file: str, untouched: str, expected: str, seconds: float = 1.5) -> dict[str, Any]:
         """Plain data of one file: {"split", "n", "metric", "drop", "others", "latency", ...}; raises AutoSlimError if the
         bytes are not those that were recorded."""
         path, base = Path(file), Path(untouched)

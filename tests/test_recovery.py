@@ -14,7 +14,7 @@ from autoslim.inputs import call
 from autoslim.recipe import Recipe, Step
 from autoslim.recovery import Lesson, check, gap, judge, recover
 
-OFF = {"bn": False, "bias": False, "distill_steps": 0}
+OFF = {"resolve": False, "bn": False, "bias": False, "distill_steps": 0}
 CUT = Recipe.of([Step("channels", "blocks.0.conv1", 16), Step("channels", "blocks.1.conv1", 16)])
 
 
@@ -136,7 +136,8 @@ def test_bias_correction_restores_the_mean_of_every_output(school):
     assert (before["head"] - wanted["head"]).abs().max() > 1e-3, "there was something to correct"
 
 
-def test_zeros_survive_recovery(school):
+def test_zeros_survive_recovery(school, monkeypatch):
+    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
     model, lessons, held = school
     draft = drafted(school, Recipe.of([Step("sparsity", name, 0.75) for name in ("stem", "blocks.0.conv1", "head")]))
     before = {name: draft.model.get_submodule(name).weight.detach().clone() for name in draft.masks}
@@ -197,7 +198,7 @@ def test_gap_of_other_outputs_is_relative():
 
 
 def test_settings_are_checked():
-    assert check({"lr": 0.1}) == {"bn": True, "bias": True, "distill_steps": 0, "lr": 0.1, "labels": 0.0}
+    assert check({"lr": 0.1}) == {"resolve": True, "bn": True, "bias": True, "distill_steps": 0, "lr": 0.1, "labels": 0.0}
     for settings, message in [
         ({"steps": 5}, "unknown key 'steps', allowed: bn, bias, distill_steps"),
         ({"bn": 1}, "bn is 1, allowed: true or false"),
