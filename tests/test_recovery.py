@@ -141,7 +141,7 @@ def test_zeros_survive_recovery(school, monkeypatch):
     model, lessons, held = school
     draft = drafted(school, Recipe.of([Step("sparsity", name, 0.75) for name in ("stem", "blocks.0.conv1", "head")]))
     before = {name: draft.model.get_submodule(name).weight.detach().clone() for name in draft.masks}
-    recover(draft, model, lessons, held, {"distill_steps": 20, "lr": 3e-3})
+    recover(draft, model, lessons, held, {"resolve": False, "distill_steps": 20, "lr": 3e-3})
     for name, mask in draft.masks.items():
         weight = draft.model.get_submodule(name).weight
         assert torch.equal(weight == 0, mask == 0)
@@ -200,7 +200,7 @@ def test_gap_of_other_outputs_is_relative():
 def test_settings_are_checked():
     assert check({"lr": 0.1}) == {"resolve": True, "bn": True, "bias": True, "distill_steps": 0, "lr": 0.1, "labels": 0.0}
     for settings, message in [
-        ({"steps": 5}, "unknown key 'steps', allowed: bn, bias, distill_steps"),
+        ({"steps": 5}, "unknown key 'steps', allowed: resolve, bn, bias, distill_steps"),
         ({"bn": 1}, "bn is 1, allowed: true or false"),
         ({"lr": -1}, "lr is -1, allowed: a number from 0"),
         ({"distill_steps": "many"}, "distill_steps is 'many'"),

@@ -50,7 +50,8 @@ class ParetoChart:
                                   color=colour, markersize=5, linewidth=0.8, capsize=2, label=name, zorder=3)
             for point in numbers["rivals"]:
                 axes.annotate(point["name"], (point["x"], point["y"]), fontsize=7, color=RIVAL, xytext=(4, -9), textcoords="offset points")
-            if numbers["limit"]:
+            widest = max((point["x"] for key in ("own", "rivals", "others") for point in numbers[key]), default=0.0)
+            if numbers["limit"] and numbers["limit"] <= 1.2 * widest:  # a limit far outside would squeeze the points
                 axes.axvline(numbers["limit"], color=RIVAL, linestyle="--", linewidth=0.8)
             axes.set_xlabel(self.label)
             axes.set_ylabel(numbers["metric"])
