@@ -22,8 +22,20 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
     """
     task = tasks.load(spec.task, spec.task_args, spec.max_samples, spec.part)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(spec.task, spec.task_args, spec.runtime, spec.resolved_threads(), folder, spec.limits(), spec.objectives, {}, spec.seed,
-                  spec.max_samples, spec.resolved_threads(), part=spec.part)
+        job = Job(
+            spec.task,
+            spec.task_args,
+            spec.runtime,
+            spec.resolved_threads(),
+            folder,
+            spec.limits(),
+            spec.objectives,
+            {},
+            spec.seed,
+            spec.max_samples,
+            spec.resolved_threads(),
+            part=spec.part,
+        )
         evaluator = Evaluator(job, task)
         if out.suffix != evaluator.runtime.suffix:
             raise UserError(f"--out: got {str(out)!r}, allowed: a name ending in {evaluator.runtime.suffix}, the runtime's file")
@@ -31,12 +43,20 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
         untouched = evaluator.untouched_file()
         plain = compress(evaluator.model, Recipe(), calibration)
         evaluator.runtime.export(plain, evaluator.example, calibration, untouched, **evaluator.shapes())
-        draft = compress(evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=task.students(evaluator.model))
+        draft = compress(
+            evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=task.students(evaluator.model)
+        )
         loss = task.loss() if evaluator.has_targets else None
         notes = recover(draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, seed=spec.seed) + draft.notes
         base = Path(folder) / f"base{evaluator.runtime.suffix}"
         notes += evaluator.runtime.export(replace(draft, bits={}), evaluator.example, calibration, base, **evaluator.shapes())
         notes += evaluator.runtime.finish(draft, base, calibration, out)
         score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)
-        return {"notes": notes, "metric_name": next(iter(score.values)), "metric": next(iter(score.values.values())),
-                "untouched_metric": next(iter(reference.values.values())), "size_bytes": out.stat().st_size, "untouched_bytes": untouched.stat().st_size}
+        return {
+            "notes": notes,
+            "metric_name": next(iter(score.values)),
+            "metric": next(iter(score.values.values())),
+            "untouched_metric": next(iter(reference.values.values())),
+            "size_bytes": out.stat().st_size,
+            "untouched_bytes": untouched.stat().st_size,
+        }

@@ -34,8 +34,9 @@ def find(model: nn.Module, example: Inputs, layers: dict[str, Layer]) -> dict[st
         module = model.get_submodule(name)
         inside = [layer for layer in layers.values() if layer.name.startswith(name + ".")]
         if inside and not any(inner.startswith(name + ".") for inner in found) and is_residual(module, *seen[name]):
-            found[name] = Block(name, sum(p.numel() for p in module.parameters()), sum(layer.macs for layer in inside),
-                                isinstance(seen[name][1], tuple))
+            found[name] = Block(
+                name, sum(p.numel() for p in module.parameters()), sum(layer.macs for layer in inside), isinstance(seen[name][1], tuple)
+            )
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     return {name: found[name] for name in sorted(found, key=order.__getitem__)}
 
@@ -53,6 +54,7 @@ def observe(model: nn.Module, example: Inputs) -> dict[str, tuple[tuple, Any]]:
             first, produced = next(iter(args), None), tensors(output)
             if isinstance(first, Tensor) and first.is_floating_point() and produced and first.shape == produced[0].shape:
                 seen[name] = ((args, kwargs), output)
+
         return hook
 
     for name, module in model.named_modules():

@@ -55,7 +55,9 @@ def parse_drop(text: str | float, what: str = "--max-drop") -> Drop:
     match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(pp|%|)\s*", str(text))
     number = _number(match.group(1)) if match else None
     if number is None or not 0 <= number < float("inf"):
-        raise UserError(f"{what}: got {text!r}, allowed: 1pp (percentage points), 1% (of the untouched value) or a bare number such as 0.01")
+        raise UserError(
+            f"{what}: got {text!r}, allowed: 1pp (percentage points), 1% (of the untouched value) or a bare number such as 0.01"
+        )
     if match.group(2) == "%":
         return Drop(number / 100.0, relative=True)
     return Drop(number / 100.0 if match.group(2) == "pp" else number, relative=False)

@@ -58,8 +58,13 @@ def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
         "macs": structure.macs,
         "layers": [vars(layer) | {"kernel": list(layer.kernel)} for layer in structure.layers.values()],
         "groups": [
-            {"name": group.name, "size": group.size, "found_by": group.found_by, "producers": sorted(set(group.producers)),
-             "layers": sorted({m.module for m in group.members})}
+            {
+                "name": group.name,
+                "size": group.size,
+                "found_by": group.found_by,
+                "producers": sorted(set(group.producers)),
+                "layers": sorted({m.module for m in group.members}),
+            }
             for group in structure.groups.values()
         ],
         "blocks": [vars(block) for block in structure.blocks.values()],

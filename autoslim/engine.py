@@ -109,8 +109,10 @@ def refuse_unknown(technique: str, units: Mapping[str, object], choices: Mapping
     """Raise Untreatable naming the first unit of the recipe that this model does not have."""
     for name in choices:
         if name not in units:
-            raise Untreatable(f"{technique}: this model has no unit {name!r}; the recipe was made for another architecture "
-                              f"(its units: {', '.join(list(units)[:4])}{', ...' if len(units) > 4 else ''})")
+            raise Untreatable(
+                f"{technique}: this model has no unit {name!r}; the recipe was made for another architecture "
+                f"(its units: {', '.join(list(units)[:4])}{', ...' if len(units) > 4 else ''})"
+            )
 
 
 def verify_shapes(draft: Draft, technique: str, before: list[tuple[int, ...]]) -> None:

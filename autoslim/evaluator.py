@@ -73,15 +73,34 @@ class Evaluator:
                 direction = "max" if not targets else next(iter(self.task.metrics.values()))
                 score = self.score(path, path, None)
                 measured = self.time(path, path)
-            values = {"metric": self.metric_value(score), **measured, "size_bytes": Value(path.stat().st_size),
-                      "macs": Value(macs), "params": Value(params)}
+            values = {
+                "metric": self.metric_value(score),
+                **measured,
+                "size_bytes": Value(path.stat().st_size),
+                "macs": Value(macs),
+                "params": Value(params),
+            }
             if self.needs_memory():
                 values["peak_memory_bytes"] = Value(self.memory.measure(path))
-        untouched = Measurement(values, others_of(score), {**host.facts(), "threads": self.job.threads, "batch": batch_size(self.task.latency_input),
-                                                           "samples": score.n}, structure.not_counted)
-        self.prepared = Prepared(structure, space, coverage.report(structure, techniques), untouched, sha256(path),
-                                 next(iter(self.task.metrics)) if targets else AGREEMENT, direction, targets, (*notes, *extra), clock.seconds,
-                                 self.identity())
+        untouched = Measurement(
+            values,
+            others_of(score),
+            {**host.facts(), "threads": self.job.threads, "batch": batch_size(self.task.latency_input), "samples": score.n},
+            structure.not_counted,
+        )
+        self.prepared = Prepared(
+            structure,
+            space,
+            coverage.report(structure, techniques),
+            untouched,
+            sha256(path),
+            next(iter(self.task.metrics)) if targets else AGREEMENT,
+            direction,
+            targets,
+            (*notes, *extra),
+            clock.seconds,
+            self.identity(),
+        )
         return self.prepared
 
     def refuse_unknown_students(self, spec: Mapping[str, Any]) -> None:
@@ -89,7 +108,9 @@ class Evaluator:
         known = self.task.students(self.model)
         for value in spec["techniques"].get("student", {}).get("values") or ():
             if isinstance(value, Mapping) and "builder" in value and value["builder"] not in known:
-                raise UserError(f"space: student builder is {value['builder']!r}, allowed: {', '.join(known) or 'none; the task defines no students()'}")
+                raise UserError(
+                    f"space: student builder is {value['builder']!r}, allowed: {', '.join(known) or 'none; the task defines no students()'}"
+                )
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two runs to be one study."""
@@ -97,8 +118,13 @@ class Evaluator:
         for name, value in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy() if value.dim() else repr(value.item()).encode())
-        return {"task": self.task.fingerprint(), "weights": digest.hexdigest()[:16], "runtime": self.job.runtime, "threads": self.job.threads,
-                "part": self.job.part or ""}
+        return {
+            "task": self.task.fingerprint(),
+            "weights": digest.hexdigest()[:16],
+            "runtime": self.job.runtime,
+            "threads": self.job.threads,
+            "part": self.job.part or "",
+        }
 
     def attach(self, prepared: Prepared) -> None:
         """Take over what another worker prepared."""
@@ -144,8 +170,14 @@ class Evaluator:
         path = folder / f"model{self.runtime.suffix}"
         lessons, held, calibration = self.learning_data()
         with clock("compress"):
-            draft = compress(self.model, recipe, calibration, structure=self.prepared.structure, moments=self.moments(calibration),
-                             students=self.task.students(self.model))
+            draft = compress(
+                self.model,
+                recipe,
+                calibration,
+                structure=self.prepared.structure,
+                moments=self.moments(calibration),
+                students=self.task.students(self.model),
+            )
             params, macs = count(draft.model, self.example)
         values = {"params": Value(params), "macs": Value(macs)}
         if early and (end := self.stop("predicted", {**values, "size_bytes": Value(payload_bytes(draft))}, recipe, clock)):
@@ -167,8 +199,17 @@ class Evaluator:
         notes: list[str] = []
         if not base.is_file():
             with clock("recover"):
-                notes = recover(draft, self.model, lessons, held, recipe.recovery, loss=self.task.loss() if self.has_targets else None,
-                                known=self.reference, pause=self.machine.pause, seed=self.job.seed)
+                notes = recover(
+                    draft,
+                    self.model,
+                    lessons,
+                    held,
+                    recipe.recovery,
+                    loss=self.task.loss() if self.has_targets else None,
+                    known=self.reference,
+                    pause=self.machine.pause,
+                    seed=self.job.seed,
+                )
         with clock("export"):
             if not base.is_file():
                 notes += self.runtime.export(replace(draft, bits={}), self.example, calibration, base, **self.shapes())
@@ -230,7 +271,9 @@ class Evaluator:
                     part = rows(inputs, start, start + LESSON_BATCH)
                     with torch.no_grad():
                         outputs = call(self.model, part)
-                    pieces.append(Lesson(part, outputs, None if targets is None else rows(targets, start, start + LESSON_BATCH, batch_size(inputs))))
+                    pieces.append(
+                        Lesson(part, outputs, None if targets is None else rows(targets, start, start + LESSON_BATCH, batch_size(inputs)))
+                    )
                     seen += batch_size(part)
                 if seen >= LESSONS + HELD:
                     break

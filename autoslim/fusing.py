@@ -45,6 +45,7 @@ def adjacent(model: nn.Module, example: Inputs) -> dict[str, str]:
             calls[name] = calls.get(name, 0) + 1
             if isinstance(output, Tensor):
                 makers[id(output)] = name, output  # the reference keeps the identity from being used again
+
         return hook
 
     def read(name: str) -> Any:
@@ -53,6 +54,7 @@ def adjacent(model: nn.Module, example: Inputs) -> dict[str, str]:
             maker = makers.get(id(args[0])) if args else None
             if maker is not None:
                 found[maker[0]] = name
+
         return hook
 
     handles = []

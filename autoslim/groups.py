@@ -87,7 +87,7 @@ def by_torch_pruning(model: nn.Module, example: Inputs, seconds: float) -> tuple
     """(groups proposed by Torch-Pruning's DependencyGraph (Fang et al. 2023, arXiv 2301.12900), why it proposed none)."""
     import torch_pruning as tp
 
-    roots = [kind for kind in (*CONVOLUTIONS, nn.Linear)]
+    roots = [*CONVOLUTIONS, nn.Linear]
     try:
         args, kwargs = split(example)
         data = kwargs if kwargs else args if len(args) > 1 else args[0]
@@ -190,5 +190,3 @@ def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None
     except (RuntimeError, ValueError, IndexError, AttributeError, TypeError, AssertionError, ZeroDivisionError) as error:
         return f"its channels cannot be cut ({' '.join(str(error).split())[:120]})"
     return None
-
-

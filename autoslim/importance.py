@@ -37,6 +37,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
             flat = (x.reshape(-1, channels) if last else x.transpose(0, 1).flatten(1).t()).double()
             sums[name] = sums.get(name, 0) + flat.square().sum(0)
             counts[name] = counts.get(name, 0) + len(flat)
+
         return hook
 
     handles = []
@@ -82,7 +83,7 @@ def column_norms(module: nn.Module) -> Tensor:
     if surgery.is_depthwise(module):
         return weight.flatten(1).sum(1)
     flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    return (weight.flatten(1).sum(1) if flipped else weight.transpose(0, 1).flatten(1).sum(1))
+    return weight.flatten(1).sum(1) if flipped else weight.transpose(0, 1).flatten(1).sum(1)
 
 
 def row_norms(module: nn.Module) -> Tensor | None:

@@ -94,7 +94,9 @@ def uncounted(model: nn.Module, found: dict[str, Layer]) -> tuple[str, ...]:
     for name, module in model.named_modules():
         own: list[Tensor] = list(module.parameters(recurse=False))
         if own and not isinstance(module, (*COUNTED, *CHEAP)):
-            notes.append(f"{name or 'model'} ({type(module).__name__}): {sum(p.numel() for p in own)} parameters of a kind without a MAC formula")
+            notes.append(
+                f"{name or 'model'} ({type(module).__name__}): {sum(p.numel() for p in own)} parameters of a kind without a MAC formula"
+            )
     return tuple(notes)
 
 

@@ -24,7 +24,16 @@ class Probe:
     """The measuring process, started when first asked; one per caller. Close it by dropping its input."""
 
     def __init__(self, job: Job) -> None:
-        self._command = [sys.executable, "-m", "autoslim.memory", job.runtime, str(job.threads), job.task, repr(dict(job.task_args)), job.part or ""]
+        self._command = [
+            sys.executable,
+            "-m",
+            "autoslim.memory",
+            job.runtime,
+            str(job.threads),
+            job.task,
+            repr(dict(job.task_args)),
+            job.part or "",
+        ]
         self._process: subprocess.Popen | None = None
 
     def measure(self, path: Path) -> float:

@@ -76,7 +76,7 @@ class Measurement:
 
 
 def direction_of(name: str, task_direction: Direction) -> Direction:
-    """"min" or "max" for one objective; the leading metric's direction is the task's."""
+    """ "min" or "max" for one objective; the leading metric's direction is the task's."""
     return task_direction if name == "metric" else METRICS[name].direction
 
 

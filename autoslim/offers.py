@@ -39,7 +39,11 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
     notes: list[str] = []
     for name, technique in members(spec).items():
         told = spec["techniques"][name]
-        units = {unit.name: unit for unit in technique.units(structure).values() if wanted(unit, told.get("layers") or ["*"], spec.get("freeze") or [])}
+        units = {
+            unit.name: unit
+            for unit in technique.units(structure).values()
+            if wanted(unit, told.get("layers") or ["*"], spec.get("freeze") or [])
+        }
         values = tuple(told["values"] if told.get("values") is not None else technique.values)
         allowed = supports.get(name)
         if allowed is not None and (dropped := [value for value in values if value not in allowed]):
@@ -59,7 +63,9 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
         else:
             searched.append(Domain(f"{RECOVERY}:{key}", RECOVERY, tuple(options), tuple(() for _ in options), ordered=True))
     if not domains:
-        raise UserError(f"space: nothing in this network can be changed by it ({'; '.join(notes) or 'every unit is frozen'}); try a wider space")
+        raise UserError(
+            f"space: nothing in this network can be changed by it ({'; '.join(notes) or 'every unit is frozen'}); try a wider space"
+        )
     return SearchSpace(tuple(domains + searched), fixed), notes
 
 
@@ -67,7 +73,8 @@ def wanted(unit: Unit, globs: list[str], freeze: list[str]) -> bool:
     """A unit is searched if its name or one of its layers matches ``globs`` and none of them is frozen."""
     own = (unit.name, *unit.layers)
     return any(fnmatch.fnmatchcase(name, glob) for name in own for glob in globs) and not any(
-        fnmatch.fnmatchcase(name, glob) for name in own for glob in freeze)
+        fnmatch.fnmatchcase(name, glob) for name in own for glob in freeze
+    )
 
 
 def tie(units: Mapping[str, Unit], level: str, ties: list[list[str]]) -> dict[str, list[Unit]]:

@@ -15,7 +15,20 @@ from autoslim.onnx_names import scopes
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: nodes that follow their inputs into integers, because ONNX Runtime has integer kernels or lets the values pass
-FOLLOWERS = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
+FOLLOWERS = (
+    "Add",
+    "Relu",
+    "Clip",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+)
 
 
 class _Feeds:
@@ -50,9 +63,16 @@ def quantise(model: onnx.ModelProto, draft: Draft, feeds: Sequence[dict[str, np.
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(model, str(source))
         q.quantize_static(
-            str(source), str(target), _Feeds(feeds), quant_format=q.QuantFormat.QDQ, per_channel=True,
-            activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, nodes_to_quantize=chosen,
-            op_types_to_quantize=[*WEIGHTED, *FOLLOWERS], calibrate_method=q.CalibrationMethod.MinMax,
+            str(source),
+            str(target),
+            _Feeds(feeds),
+            quant_format=q.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=q.QuantType.QUInt8,
+            weight_type=q.QuantType.QInt8,
+            nodes_to_quantize=chosen,
+            op_types_to_quantize=[*WEIGHTED, *FOLLOWERS],
+            calibrate_method=q.CalibrationMethod.MinMax,
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
         )
         result = onnx.load(str(target))

@@ -43,20 +43,29 @@ def in_batches(run: Callable[[Inputs], Any], inputs: Inputs, size: int) -> Any:
     pieces = []
     for start in range(0, total, size):
         piece = rows(inputs, start, start + size)
-        short = size - batch_size(piece)
-        if short:
-            piece = pytree.tree_map(lambda leaf: torch.cat([leaf, leaf[-1:].expand(short, *leaf.shape[1:])]) if isinstance(leaf, Tensor) and leaf.dim() else leaf, piece)
-        out = run(piece)
-        keep = size - short
-        pieces.append(pytree.tree_map(lambda leaf: leaf[:keep] if isinstance(leaf, Tensor) and leaf.dim() else leaf, out))
-    return pytree.tree_map(lambda *leaves: torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0], *pieces)
+        there = batch_size(piece)
+        pieces.append(rows(run(filled(piece, size)), 0, there))
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves) if is_batch(leaves[0]) else leaves[0], *pieces)
+
+
+def filled(inputs: Inputs, size: int) -> Inputs:
+    """A short batch brought to ``size`` by repeating its last sample."""
+    missing = size - batch_size(inputs)
+    if not missing:
+        return inputs
+    return pytree.tree_map(lambda leaf: torch.cat([leaf, leaf[-1:].expand(missing, *leaf.shape[1:])]) if is_batch(leaf) else leaf, inputs)
+
+
+def is_batch(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0
 
 
 def twice(example: Inputs) -> Inputs:
     """A batch of two from a batch of one, because tracers take an axis of length one for a constant."""
     size = batch_size(example)
     return pytree.tree_map(
-        lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size else leaf, example)
+        lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size else leaf, example
+    )
 
 
 def batch_axes(example: Inputs, dim: Any) -> Any:

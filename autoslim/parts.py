@@ -21,11 +21,15 @@ class PartTask(Task):
 
     resamples = False  # what goes into a part is made anew inside evaluate(), so outputs cannot be looked up again
 
-    def __init__(self, source: Any, name: str, args: Mapping[str, str] | None = None, max_samples: int | None = None, part: str | None = None) -> None:
+    def __init__(
+        self, source: Any, name: str, args: Mapping[str, str] | None = None, max_samples: int | None = None, part: str | None = None
+    ) -> None:
         super().__init__(source, name, args, max_samples)
         self._parts = self._look()
         if not hasattr(source, "evaluate"):
-            raise UserError(f"task {name}: has parts() but no evaluate(); evaluate(predict, batches) joins the parts, predict is a dict of callables")
+            raise UserError(
+                f"task {name}: has parts() but no evaluate(); evaluate(predict, batches) joins the parts, predict is a dict of callables"
+            )
         sizes = {key: sum(parameter.numel() for parameter in module.parameters()) for key, (module, _) in self._parts.items()}
         self.part = part or max(sizes, key=sizes.get)
         if self.part not in self._parts:
@@ -34,8 +38,14 @@ class PartTask(Task):
 
     def _look(self) -> dict[str, tuple[nn.Module, Inputs]]:
         found = self._call("parts")
-        good = isinstance(found, Mapping) and found and all(
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module) and tensors(pair[1]) for pair in found.values())
+        good = (
+            isinstance(found, Mapping)
+            and found
+            and all(
+                isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module) and tensors(pair[1])
+                for pair in found.values()
+            )
+        )
         if not good:
             raise UserError(f"task {self.name}: parts() returned {type(found).__name__}, expected a dict of name: (module, example input)")
         return {key: (module.eval(), example) for key, (module, example) in found.items()}
@@ -72,7 +82,9 @@ class PartTask(Task):
 
         self._call("evaluate", self._joined(record), self._some("train"))
         if not kept:
-            raise UserError(f"task {self.name}: evaluate() never called the part {self.part!r}; is it used as predict[{self.part!r}](inputs)?")
+            raise UserError(
+                f"task {self.name}: evaluate() never called the part {self.part!r}; is it used as predict[{self.part!r}](inputs)?"
+            )
         return kept
 
     def _some(self, split: str) -> Iterator[tuple[Inputs, Any]]:

@@ -27,5 +27,11 @@ def profile(spec: StudySpec, folder: Path) -> dict[str, Any]:
         found = timing.median_interval([timing.clock(run) for _ in range(100)])
         rows = runtime.profile(path, task.latency_input, threads) if hasattr(runtime, "profile") else []
     total = sum(row["ms"] for row in rows) or 1.0
-    return {"coverage": coverage.report(structure, techniques), "family": offers.family(structure), "runtime": spec.runtime, "threads": threads,
-            "latency_ms": found.value, "layers": [row | {"share": row["ms"] / total} for row in rows]}
+    return {
+        "coverage": coverage.report(structure, techniques),
+        "family": offers.family(structure),
+        "runtime": spec.runtime,
+        "threads": threads,
+        "latency_ms": found.value,
+        "layers": [row | {"share": row["ms"] / total} for row in rows],
+    }

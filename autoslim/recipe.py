@@ -117,6 +117,8 @@ def describe(recipe: Recipe) -> str:
             parts.append("student " + json.dumps(next(iter(values.values())), sort_keys=True))
         else:
             numbers = [v for v in values.values() if isinstance(v, int | float)]
-            span = f"{min(numbers):g}-{max(numbers):g}" if numbers and min(numbers) != max(numbers) else f"{numbers[0]:g}" if numbers else "?"
+            span = (
+                f"{min(numbers):g}-{max(numbers):g}" if numbers and min(numbers) != max(numbers) else f"{numbers[0]:g}" if numbers else "?"
+            )
             parts.append(f"{technique} {span} x{len(values)}")
     return ", ".join(parts)

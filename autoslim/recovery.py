@@ -148,7 +148,9 @@ def reestimate(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[], 
         norm.eval()
 
 
-def correct_bias(model: nn.Module, wanted: Mapping[str, Tensor], draft: Draft, lessons: Sequence[Lesson], pause: Callable[[], None]) -> None:
+def correct_bias(
+    model: nn.Module, wanted: Mapping[str, Tensor], draft: Draft, lessons: Sequence[Lesson], pause: Callable[[], None]
+) -> None:
     """Shift each layer's bias so that its mean output equals the original's (Nagel et al. 2019,
     https://arxiv.org/abs/1906.04721, section 4.2), in the order of execution, so that later layers see corrected inputs."""
     batches = [lesson.inputs for lesson in lessons[:BIAS_LESSONS]]
@@ -157,7 +159,12 @@ def correct_bias(model: nn.Module, wanted: Mapping[str, Tensor], draft: Draft, l
         handles = []
         for name, module in model.named_modules():
             origin = name if name in wanted else name.rpartition(".")[0]  # the last of a factorised layer's chain has its bias
-            if origin in wanted and (origin == name or origin in draft.replaced) and isinstance(module, COUNTED) and getattr(module, "bias", None) is not None:
+            if (
+                origin in wanted
+                and (origin == name or origin in draft.replaced)
+                and isinstance(module, COUNTED)
+                and getattr(module, "bias", None) is not None
+            ):
                 hook = shifter(wanted[origin], draft.kept.get((origin, "out")), 1.0 / (lesson_index + 1))
                 handles.append(module.register_forward_hook(hook))
         try:
@@ -170,6 +177,7 @@ def correct_bias(model: nn.Module, wanted: Mapping[str, Tensor], draft: Draft, l
 
 def shifter(wanted: Tensor, kept: Tensor | None, rate: float) -> Any:
     """A hook that moves a layer's bias towards the wanted mean and hands the corrected output on."""
+
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         target = wanted if kept is None else wanted[kept]
         if not isinstance(output, Tensor) or len(target) != len(module.bias):
@@ -181,6 +189,7 @@ def shifter(wanted: Tensor, kept: Tensor | None, rate: float) -> Any:
         shape = [1] * output.dim()
         shape[dim] = len(target)
         return output + delta.view(shape)
+
     return hook
 
 
@@ -194,10 +203,14 @@ def output_means(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[]
                 flat = output.movedim(-1 if isinstance(module, nn.Linear) else 1, -1).flatten(0, -2)
                 total, count = sums.get(name, (0, 0))
                 sums[name] = total + flat.sum(0), count + len(flat)
+
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()
-               if isinstance(module, COUNTED) and getattr(module, "bias", None) is not None]
+    handles = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if isinstance(module, COUNTED) and getattr(module, "bias", None) is not None
+    ]
     try:
         with torch.no_grad():
             for lesson in lessons[:BIAS_LESSONS]:
@@ -221,10 +234,10 @@ def distil(
 ) -> tuple[nn.Module, float, int]:
     """(best model, its gap, the step it was reached at); step 0, the model as it came, always takes part.
 
-    Adam with a short warm-up, a cosine schedule and clipped gradients on the gap to the original's outputs, plus ``labels`` times the task's loss where the task
-    has targets. On processors with bfloat16 units the forward and backward passes run in that type (measured three times
-    faster); weights, optimizer and every judgement stay in float32. Batch-norm statistics stay fixed; zeros of sparse layers stay zero. Raises nothing: a divergence loses to
-    step 0.
+    Adam with a short warm-up, a cosine schedule and clipped gradients on the gap to the original's outputs, plus ``labels``
+    times the task's loss where the task has targets. On processors with bfloat16 units the forward and backward passes run in
+    that type (measured three times faster); weights, optimizer and every judgement stay in float32. Batch-norm statistics
+    stay fixed; zeros of sparse layers stay zero. Raises nothing: a divergence loses to step 0.
     """
     model = copy.deepcopy(draft.model).eval()
     total, weight = int(settings["distill_steps"]), float(settings["labels"])
@@ -237,7 +250,7 @@ def distil(
         return min(rising, 0.5 + 0.5 * math.cos(math.pi * max(0, step - warm_up) / max(1, total - warm_up)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
-    masks = {name: mask for name, mask in draft.masks.items()}
+    masks = dict(draft.masks.items())
     low_precision = "avx512_bf16" in host.instruction_sets()
     generator = torch.Generator().manual_seed(seed)
     best, best_model, best_step = start, draft.model, 0

@@ -26,7 +26,12 @@ def solvable(module: nn.Module) -> bool:
     """Plain linear layers and ungrouped one- and two-dimensional convolutions that pad with zeros or not at all."""
     if isinstance(module, nn.Linear):
         return type(module) is nn.Linear
-    return isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return (
+        isinstance(module, nn.Conv1d | nn.Conv2d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
 
 
 def targets(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
@@ -37,6 +42,7 @@ def targets(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[], Non
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             found.setdefault(name, []).append(pick(name, spread(module, output)))
+
         return hook
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if solvable(module)]
@@ -51,8 +57,13 @@ def targets(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[], Non
     return {name: torch.cat(rows) for name, rows in found.items() if len(rows) == len(batches)}
 
 
-def resolve(model: nn.Module, wanted: Mapping[str, Tensor], kept: Mapping[tuple[str, Axis], Tensor], batches: Sequence[Inputs],
-            pause: Callable[[], None] = lambda: None) -> None:
+def resolve(
+    model: nn.Module,
+    wanted: Mapping[str, Tensor],
+    kept: Mapping[tuple[str, Axis], Tensor],
+    batches: Sequence[Inputs],
+    pause: Callable[[], None] = lambda: None,
+) -> None:
     """Solve the layers of ``model``, in place. ``wanted`` are :func:`targets` of the original on the same ``batches``;
     ``kept`` says which of a layer's outputs are left. All batches go through as one, so they must fit in memory together."""
     joined = join(batches)
@@ -63,9 +74,12 @@ def resolve(model: nn.Module, wanted: Mapping[str, Tensor], kept: Mapping[tuple[
             goal = wanted[name]
             columns = kept.get((name, "out"))
             solve(name, module, args[0], goal if columns is None else goal[:, columns])
+
         return hook
 
-    handles = [module.register_forward_pre_hook(solver(name)) for name, module in model.named_modules() if name in wanted and solvable(module)]
+    handles = [
+        module.register_forward_pre_hook(solver(name)) for name, module in model.named_modules() if name in wanted and solvable(module)
+    ]
     try:
         with torch.no_grad():
             call(model, joined)
@@ -125,7 +139,13 @@ def patches(name: str, module: nn.Module, x: Tensor) -> Tensor:
     if isinstance(module, nn.Linear):
         return pick(name, x.reshape(len(x), -1, x.shape[-1]))
     if isinstance(module, nn.Conv1d):
-        x, kernel, stride, padding, dilation = x[:, :, None], (1, *module.kernel_size), (1, *module.stride), (0, *module.padding), (1, *module.dilation)
+        x, kernel, stride, padding, dilation = (
+            x[:, :, None],
+            (1, *module.kernel_size),
+            (1, *module.stride),
+            (0, *module.padding),
+            (1, *module.dilation),
+        )
     else:
         kernel, stride, padding, dilation = module.kernel_size, module.stride, module.padding, module.dilation
     found = []

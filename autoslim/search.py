@@ -74,7 +74,9 @@ class Loop:
     asking: float = 0.0
 
 
-def run(spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
+def run(
+    spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str | None = None, command: Sequence[str] = ()
+) -> dict[str, Any]:
     """Search, or resume the search in ``out``; returns the summary that was written. Raises UserError or StudyInUse.
 
     Whatever ends the loop (trials, time, Ctrl-C), the front of what there is gets verified and the report is written.
@@ -83,8 +85,14 @@ def run(spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str |
     lease = Lease(out)  # before any work, so that a second run learns it at once
     loop = Loop(spec, out, None, None, watcher, stop, begun)
     try:
-        loop.executor = plugins.load("executors", spec.executor, job=job_of(spec, out), workers=spec.workers,
-                                     trial_timeout=spec.trial_timeout or 0.0, trial_memory_mb=float(spec.trial_memory_mb))
+        loop.executor = plugins.load(
+            "executors",
+            spec.executor,
+            job=job_of(spec, out),
+            workers=spec.workers,
+            trial_timeout=spec.trial_timeout or 0.0,
+            trial_memory_mb=float(spec.trial_memory_mb),
+        )
         try:
             watcher.phase("preparation")
             prepared = loop.executor.prepare()
@@ -104,8 +112,19 @@ def run(spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str |
 
 def job_of(spec: StudySpec, out: Path) -> Job:
     """What the workers are told."""
-    return Job(task=spec.task, task_args=spec.task_args, runtime=spec.runtime, threads=spec.resolved_threads(), out=str(out.resolve()),
-               budget=spec.limits(), objectives=spec.objectives, space=spec.space_content(), seed=spec.seed, max_samples=spec.max_samples, part=spec.part)
+    return Job(
+        task=spec.task,
+        task_args=spec.task_args,
+        runtime=spec.runtime,
+        threads=spec.resolved_threads(),
+        out=str(out.resolve()),
+        budget=spec.limits(),
+        objectives=spec.objectives,
+        space=spec.space_content(),
+        seed=spec.seed,
+        max_samples=spec.max_samples,
+        part=spec.part,
+    )
 
 
 def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
@@ -116,14 +135,26 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
     identity = study.fact("identity")
     if identity is not None and identity != dict(prepared.identity):
         other = ", ".join(name for name in identity if identity[name] != prepared.identity.get(name))
-        raise UserError(f"study {study.name}: it was begun with another {other}; results of unlike things do not mix, give another --out (or --study-name)")
+        raise UserError(
+            f"study {study.name}: it was begun with another {other}; results of unlike things do not mix, give another --out (or --study-name)"
+        )
     if known is None:
         study.set_fact("identity", dict(prepared.identity))
         study.set_fact("untouched_sha256", prepared.untouched_sha256)
         study.set_fact("untouched", prepared.untouched.as_dict())
         study.set_fact("coverage", json.loads(json.dumps(prepared.coverage)))
-        study.set_fact("model", {"metric_name": prepared.metric_name, "metric_direction": prepared.metric_direction, "targets": prepared.has_targets,
-                                 "notes": list(prepared.notes), "task": spec.task, "task_args": spec.task_args, "target": spec.runtime})
+        study.set_fact(
+            "model",
+            {
+                "metric_name": prepared.metric_name,
+                "metric_direction": prepared.metric_direction,
+                "targets": prepared.has_targets,
+                "notes": list(prepared.notes),
+                "task": spec.task,
+                "task_args": spec.task_args,
+                "target": spec.runtime,
+            },
+        )
         study.set_fact("environment", host.facts())
         study.set_fact("prepare_seconds", dict(prepared.seconds))
     else:
@@ -132,7 +163,9 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
     study.set_fact("command", list(command))
     study.set_fact("spec", spec_facts(spec))
     loop.watcher.prepared(prepared)
-    loop.entries = tables.rejudged(study.entries(), {"budget": spec.limits(), "untouched": prepared.untouched, "metric_direction": prepared.metric_direction})
+    loop.entries = tables.rejudged(
+        study.entries(), {"budget": spec.limits(), "untouched": prepared.untouched, "metric_direction": prepared.metric_direction}
+    )
     for entry in loop.entries:
         if entry.cached_from is None and is_judged(entry.outcome):
             loop.judged.setdefault(entry.key, entry.number)
@@ -166,7 +199,14 @@ def record_untouched(loop: Loop, prepared: Any) -> None:
     number = loop.study.ask(prepared.space.identity(), recipe, "untouched")
     broken = loop.spec.limits().violations(prepared.untouched, prepared.untouched, prepared.metric_direction)
     file = f"{UNTOUCHED}{plugins_suffix(loop.out)}"
-    settle(loop, number, prepared, Done(prepared.untouched, broken, file, prepared.untouched_sha256, recipe, prepared.seconds), "untouched", recipe)
+    settle(
+        loop,
+        number,
+        prepared,
+        Done(prepared.untouched, broken, file, prepared.untouched_sha256, recipe, prepared.seconds),
+        "untouched",
+        recipe,
+    )
 
 
 def plugins_suffix(out: Path) -> str:
@@ -188,15 +228,25 @@ def search(loop: Loop, prepared: Any) -> None:
     """Ask and tell until trials or time are used up, the space is exhausted, or somebody asks to stop."""
     spec, space = loop.spec, prepared.space
     objectives = [(name, direction_of(name, prepared.metric_direction)) for name in spec.objectives]
-    strategy = plugins.load("strategies", spec.strategy, space=space, objectives=objectives, constraints=spec.limits().names(), seed=spec.seed,
-                            **spec.strategy_options)
+    strategy = plugins.load(
+        "strategies",
+        spec.strategy,
+        space=space,
+        objectives=objectives,
+        constraints=spec.limits().names(),
+        seed=spec.seed,
+        **spec.strategy_options,
+    )
     for entry in loop.entries:
         if is_judged(entry.outcome):
             strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
     tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if is_judged(entry.outcome)}
     queue = iter([(label, point) for label, point in seeds(space, spec.trials) if json.dumps(point, sort_keys=True) not in tried])
-    interrupted = [(entry.label, dict(entry.point)) for entry in loop.entries if entry.outcome is not None and is_interrupted(entry.outcome)
-                   and entry.key not in loop.judged]
+    interrupted = [
+        (entry.label, dict(entry.point))
+        for entry in loop.entries
+        if entry.outcome is not None and is_interrupted(entry.outcome) and entry.key not in loop.judged
+    ]
     queue = itertools.chain(interrupted, queue)
     loop.watcher.phase("search")
     for entry in loop.entries:
@@ -222,7 +272,7 @@ def abandon(loop: Loop, prepared: Any) -> None:
     end = Failed("interrupted", "the run was stopped before this candidate ended")
     for candidate in list(loop.running.values()):
         settle(loop, candidate.number, prepared, end, candidate.label, candidate.recipe, candidate.point)
-    for key, numbers in loop.followers.items():
+    for _key, numbers in loop.followers.items():
         for number in numbers:
             mine = next(entry for entry in loop.entries if entry.number == number)
             settle(loop, number, prepared, end, mine.label, prepared.space.decode(mine.point), mine.point)
@@ -278,8 +328,17 @@ def remember(loop: Loop, entry: Entry) -> None:
     loop.entries = [other for other in loop.entries if other.number != entry.number] + [entry]
 
 
-def settle(loop: Loop, number: int, prepared: Any, outcome: Outcome, label: str, recipe: Recipe, point: Mapping[str, Any] | None = None,
-           memo: Mapping[str, Any] | None = None, cached_from: int | None = None) -> None:
+def settle(
+    loop: Loop,
+    number: int,
+    prepared: Any,
+    outcome: Outcome,
+    label: str,
+    recipe: Recipe,
+    point: Mapping[str, Any] | None = None,
+    memo: Mapping[str, Any] | None = None,
+    cached_from: int | None = None,
+) -> None:
     """Write an end to the study and to the loop's memory of it."""
     loop.study.tell(number, outcome, loop.spec.limits().names(), loop.spec.objectives, cached_from)
     entry = Entry(number, point or prepared.space.identity(), label, memo or {}, recipe.key, outcome, cached_from)
@@ -296,7 +355,9 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
     strategy.tell(candidate.number, candidate.point, mine.memo, outcome)
     for number in loop.followers.pop(candidate.recipe.key, []):
         follower = next(entry for entry in loop.entries if entry.number == number)
-        settle(loop, number, prepared, outcome, follower.label, candidate.recipe, follower.point, follower.memo, cached_from=candidate.number)
+        settle(
+            loop, number, prepared, outcome, follower.label, candidate.recipe, follower.point, follower.memo, cached_from=candidate.number
+        )
         strategy.tell(number, follower.point, follower.memo, outcome)
     loop.asking += time.monotonic() - begun
     prune_files(loop, prepared)
@@ -307,7 +368,11 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
 def prune_files(loop: Loop, prepared: Any) -> None:
     """Delete the files of candidates that are dominated and carry no label."""
     front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, loop.spec.verify)
-    keep = {entry.key for entry in front} | {entry.key for entry in loop.entries if tables.is_rival(entry)} | {c.recipe.key for c in loop.running.values()}
+    keep = (
+        {entry.key for entry in front}
+        | {entry.key for entry in loop.entries if tables.is_rival(entry)}
+        | {c.recipe.key for c in loop.running.values()}
+    )
     for folder in (loop.out / "candidates").glob("*"):
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -316,14 +381,21 @@ def prune_files(loop: Loop, prepared: Any) -> None:
 def report_progress(loop: Loop, prepared: Any, number: int) -> None:
     done = [entry for entry in loop.entries if isinstance(entry.outcome, Done)]
     good = [entry for entry in done if feasible(entry.outcome.violations)]
-    best = min(good, key=lambda entry: sum(tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)),
-               default=None)
+    best = min(
+        good,
+        key=lambda entry: sum(
+            tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)
+        ),
+        default=None,
+    )
     count = tables.counts(loop.entries)["evaluations"]
     spent = time.monotonic() - loop.begun
     eta = spent / max(count, 1) * (loop.spec.trials - count) if count > 2 else None
     if loop.spec.time is not None:
         eta = min(eta or loop.spec.time, max(0.0, loop.spec.time - spent))
-    volume = tables.hypervolume((entry.outcome.measurement for entry in good), prepared.untouched, loop.spec.objectives, prepared.metric_direction)
+    volume = tables.hypervolume(
+        (entry.outcome.measurement for entry in good), prepared.untouched, loop.spec.objectives, prepared.metric_direction
+    )
     latest = next(entry for entry in loop.entries if entry.number == number)
     loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
 
@@ -337,8 +409,10 @@ def check_floor(loop: Loop, prepared: Any, label: str, outcome: Outcome | None) 
     for name in hard:
         measured, bound = floor_of(loop, name), budget.bound(name, prepared.untouched)
         if measured is not None and measured > bound:
-            loop.watcher.message(f"--budget-{name.replace('_', '-')}: {show(name, bound)} cannot be met: {show(name, measured)} is the smallest measured, with "
-                                 f"channels, blocks and bits at their strongest; no bound is proven. The closest points are verified and saved.")
+            loop.watcher.message(
+                f"--budget-{name.replace('_', '-')}: {show(name, bound)} cannot be met: {show(name, measured)} is the smallest measured, with "
+                f"channels, blocks and bits at their strongest; no bound is proven. The closest points are verified and saved."
+            )
             loop.stop.requested, loop.stop.reason = True, "floor"
 
 
@@ -376,12 +450,21 @@ def verify(loop: Loop) -> list[dict[str, Any]]:
             try:
                 place(out, entry, context)
                 file = out / model_place(entry)
-                row = worker.ask("verify", {"file": str(file), "untouched": str(out / model_place(untouched)), "expected": entry.outcome.sha256})
+                row = worker.ask(
+                    "verify", {"file": str(file), "untouched": str(out / model_place(untouched)), "expected": entry.outcome.sha256}
+                )
             except AutoSlimError as error:
                 loop.watcher.message(f"verification of {entry.key} failed and the point is dropped: {error}")
                 continue
-            rows.append({**row, "key": entry.key, "number": entry.number, "model_file": model_place(entry),
-                         "recipe_file": str(Path(model_place(entry)).with_name("recipe.yaml"))})
+            rows.append(
+                {
+                    **row,
+                    "key": entry.key,
+                    "number": entry.number,
+                    "model_file": model_place(entry),
+                    "recipe_file": str(Path(model_place(entry)).with_name("recipe.yaml")),
+                }
+            )
             study.set_fact("verified", rows + [row for sha, row in known.items() if sha not in {r["sha256"] for r in rows}])
             study.renew()
             loop.watcher.message(f"verified {len(rows)} of {len(chosen)}")
@@ -427,8 +510,15 @@ def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Store how the run went and write every file of the output contract."""
     spent = time.monotonic() - loop.begun
     runs = list(loop.study.fact("runs") or [])
-    runs.append({"seconds": round(spent, 2), "controller_seconds": round(loop.asking, 3), "stopped": loop.stop.reason or "trials",
-                 "slots": loop.executor.slots, "peak_bytes": getattr(loop.executor, "peak_bytes", None)})
+    runs.append(
+        {
+            "seconds": round(spent, 2),
+            "controller_seconds": round(loop.asking, 3),
+            "stopped": loop.stop.reason or "trials",
+            "slots": loop.executor.slots,
+            "peak_bytes": getattr(loop.executor, "peak_bytes", None),
+        }
+    )
     loop.study.set_fact("runs", runs)
     loop.watcher.phase("report")
     summary = report.write(loop.study, loop.out)

@@ -5,8 +5,8 @@ from typing import Any
 
 from autoslim.errors import UserError
 
-#: resolve: solve layers anew from the original's outputs; bn: re-estimate batch-norm statistics; bias: correct biases; distill_steps, lr: short distillation; labels: weight of the
-#: task's own loss beside the gap to the original
+#: resolve: solve layers anew from the original's outputs; bn: re-estimate batch-norm statistics; bias: correct biases;
+#: distill_steps, lr: short distillation; labels: weight of the task's own loss beside the gap to the original
 DEFAULTS: dict[str, Any] = {"resolve": True, "bn": True, "bias": True, "distill_steps": 0, "lr": 1e-3, "labels": 0.0}
 
 
@@ -16,7 +16,13 @@ def check(settings: Mapping[str, Any], source: str = "recovery") -> dict[str, An
         if name not in DEFAULTS:
             raise UserError(f"{source}: unknown key {name!r}, allowed: {', '.join(DEFAULTS)}")
         flag = isinstance(DEFAULTS[name], bool)
-        good = isinstance(value, bool) if flag else isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+        good = (
+            isinstance(value, bool)
+            if flag
+            else isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+        )
         if not good:
-            raise UserError(f"{source}: {name} is {value!r}, allowed: {'true or false' if isinstance(DEFAULTS[name], bool) else 'a number from 0'}")
+            raise UserError(
+                f"{source}: {name} is {value!r}, allowed: {'true or false' if isinstance(DEFAULTS[name], bool) else 'a number from 0'}"
+            )
     return DEFAULTS | dict(settings)

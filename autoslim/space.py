@@ -77,7 +77,7 @@ class SearchSpace:
 
     def strongest(self) -> dict[str, Any]:
         """The corner that bounds what a search can reach: most channels gone, all blocks gone, fewest bits."""
-        return self.uniform(**{name: 10_000 for name in CORNER})
+        return self.uniform(**dict.fromkeys(CORNER, 10000))
 
     def grid(self) -> list[dict[str, Any]]:
         """Uniform points worth knowing before any search: each technique alone at each of its values, and with fewest bits."""
@@ -86,7 +86,9 @@ class SearchSpace:
         shrinking = [name for name in dict.fromkeys(domain.technique for domain in self.domains) if name not in ("bits", RECOVERY)]
         # one bit-width after the other: recipes that differ in bits alone share the recovered weights of the one before
         for extra in (lowest, {}) if lowest else ({},):
-            points += [self.uniform(**{technique: position, **extra}) for technique in shrinking for position in range(self.depth_of(technique))]
+            points += [
+                self.uniform(**{technique: position, **extra}) for technique in shrinking for position in range(self.depth_of(technique))
+            ]
         points.append(self.strongest())
         unique = {json.dumps(point, sort_keys=True): point for point in points}
         return list(unique.values())
@@ -96,7 +98,14 @@ class SearchSpace:
         found: dict[str, dict[str, Any]] = {}
         if self.depth_of("bits") > 1:
             found["uniform-int8"] = self.uniform(bits=10_000)
-        values = next((domain.choices for domain in self.domains if domain.technique == "channels" and len(domain.choices) == self.depth_of("channels")), ())
+        values = next(
+            (
+                domain.choices
+                for domain in self.domains
+                if domain.technique == "channels" and len(domain.choices) == self.depth_of("channels")
+            ),
+            (),
+        )
         for position in range(1, min(3, len(values))):
             found[f"uniform-channels-{values[position]}"] = self.uniform(channels=position)
         return found

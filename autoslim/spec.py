@@ -21,9 +21,15 @@ FAMILIES = ("cnn", "rnn", "transformer")
 
 def _whole(least: int) -> Any:
     def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | float | str) or not re.fullmatch(r"-?\d+", str(value).strip()) or int(value) < least:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float | str)
+            or not re.fullmatch(r"-?\d+", str(value).strip())
+            or int(value) < least
+        ):
             raise ValueError(f"an integer from {least}")
         return int(value)
+
     return BeforeValidator(check)
 
 
@@ -32,6 +38,7 @@ def _member(door: str) -> Any:
         if value not in plugins.names(door):
             raise ValueError(", ".join(plugins.names(door)))
         return value
+
     return BeforeValidator(check)
 
 
@@ -53,6 +60,7 @@ def _limit(name: str) -> Any:
             return parse_limit(value, "", LIMITS[name][1])
         except UserError as error:
             raise ValueError(str(error).split("allowed: ")[1]) from None
+
     return BeforeValidator(check)
 
 
@@ -67,7 +75,13 @@ def _drop(value: Any) -> Any:
 
 def _objectives(value: Any) -> tuple[str, ...]:
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
-    if not names or len(set(names)) != len(names) or any(name not in OBJECTIVES for name in names) or "metric" not in names or len(names) < 2:
+    if (
+        not names
+        or len(set(names)) != len(names)
+        or any(name not in OBJECTIVES for name in names)
+        or "metric" not in names
+        or len(names) < 2
+    ):
         raise ValueError(f"metric and at least one other of {', '.join(OBJECTIVES)}, each once")
     return tuple(names)
 
@@ -177,7 +191,9 @@ class StudySpec(_Model):
             return self.name
         if self.task == DEFAULT_TASK:
             return "digits"
-        base = self.task_args.get("model", "").rpartition(":")[2] or (Path(self.task).stem if self.task.endswith(".py") else self.task.rpartition(".")[2])
+        base = self.task_args.get("model", "").rpartition(":")[2] or (
+            Path(self.task).stem if self.task.endswith(".py") else self.task.rpartition(".")[2]
+        )
         return f"{base}-{self.part}" if self.part else base
 
     def space_content(self) -> dict[str, Any]:

@@ -85,10 +85,14 @@ class Study:
                 repair(folder / "study.journal")
             given = _Given()
             wanted = ["minimize" if direction == "min" else "maximize" for direction in directions]
-            opened = optuna.create_study(storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=given)
+            opened = optuna.create_study(
+                storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=given
+            )
             found = [direction.name.lower() for direction in opened.directions]
             if found != wanted:
-                raise UserError(f"study {name}: was begun with other objectives ({', '.join(found)}) than this run's ({', '.join(wanted)}); give another --out or --study-name")
+                raise UserError(
+                    f"study {name}: was begun with other objectives ({', '.join(found)}) than this run's ({', '.join(wanted)}); give another --out or --study-name"
+                )
             lease.claim(opened)
         except BaseException:
             lease.release()
@@ -135,7 +139,9 @@ class Study:
         if known is None:
             self.set_fact("space", shape)
         elif known != shape:
-            raise UserError(f"study {self.name}: the search space differs from the one it was begun with; give another --out (or --study-name)")
+            raise UserError(
+                f"study {self.name}: the search space differs from the one it was begun with; give another --out (or --study-name)"
+            )
         self._distributions = {domain.name: CategoricalDistribution(list(domain.choices)) for domain in space.domains}
 
     def ask(self, point: Point, recipe: Recipe, label: str = "", memo: Mapping[str, Any] | None = None) -> int:
@@ -160,7 +166,9 @@ class Study:
         """The number that the next trial will have."""
         return len(self._study.get_trials(deepcopy=False))
 
-    def tell(self, number: int, outcome: Outcome, constraints: Sequence[str], objectives: Sequence[str], cached_from: int | None = None) -> None:
+    def tell(
+        self, number: int, outcome: Outcome, constraints: Sequence[str], objectives: Sequence[str], cached_from: int | None = None
+    ) -> None:
         """Record how a trial ended; every constraint is set on every trial, since Optuna takes a missing one for satisfied."""
         trial = self._running.pop(number)
         trial.set_user_attr(RECORD, pack(outcome, trial.user_attrs[RECORD], cached_from))
@@ -252,11 +260,21 @@ def unpack(trial: FrozenTrial) -> Entry:
             if record["end"] == "rejected":
                 outcome = Rejected(record["rung"], found, record["violations"], recipe, record["seconds"])
             else:
-                outcome = Done(found, record["violations"], record["model_file"], record["sha256"], recipe, record["seconds"], tuple(record["notes"]))
+                outcome = Done(
+                    found, record["violations"], record["model_file"], record["sha256"], recipe, record["seconds"], tuple(record["notes"])
+                )
     elif trial.state.is_finished():
         outcome = Failed("interrupted", "the run ended before this candidate")
     attrs = trial.user_attrs
-    return Entry(trial.number, dict(trial.params), attrs.get(LABEL, ""), attrs.get(MEMO, {}), record.get("key", ""), outcome, record.get("cached_from"))
+    return Entry(
+        trial.number,
+        dict(trial.params),
+        attrs.get(LABEL, ""),
+        attrs.get(MEMO, {}),
+        record.get("key", ""),
+        outcome,
+        record.get("cached_from"),
+    )
 
 
 def alive(pid: int) -> bool:
@@ -288,7 +306,9 @@ class Lease:
         note = study.user_attrs.get("lease")
         here = socket.gethostname()
         if note and note["until"] > time.time() and (note["host"] != here or note["pid"] != os.getpid() and alive(note["pid"])):
-            raise StudyInUse(f"study {study.study_name}: in use by process {note['pid']} on {note['host']}; its lease ends in {note['until'] - time.time():.0f} s")
+            raise StudyInUse(
+                f"study {study.study_name}: in use by process {note['pid']} on {note['host']}; its lease ends in {note['until'] - time.time():.0f} s"
+            )
         self.renew(study)
 
     def renew(self, study: optuna.Study) -> None:

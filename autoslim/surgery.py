@@ -146,7 +146,7 @@ def _keep_recurrent(module: nn.RNNBase, axis: Axis, kept: Tensor) -> None:
     directions = 2 if module.bidirectional else 1
     both = torch.cat([kept + module.hidden_size * side for side in range(directions)])
     rows = gate_rows(module, kept)
-    for name, value in list(module.named_parameters()):
+    for name, _value in list(module.named_parameters()):
         first = "_l0" in name
         if axis == "in":
             if name.startswith("weight_ih") and first:

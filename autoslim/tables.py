@@ -18,14 +18,70 @@ from autoslim.study import Entry
 
 SCHEMA_VERSION = 1
 FRONT_COLUMNS = (
-    "schema_version", "key", "label", "feasible", "metric", "metric_direction", "metric_val", "metric_test", "metric_test_low", "metric_test_high",
-    "drop_test", "drop_test_low", "drop_test_high", "n_test", "latency_ms", "latency_ms_low", "latency_ms_high", "latency_ratio", "latency_ratio_low",
-    "latency_ratio_high", "size_bytes", "size_ratio", "macs", "params", "peak_memory_bytes", "target", "threads", "batch", "model_file", "recipe_file",
-    "sha256", "throughput", "latency_p95_ms", "drop_val", "metric_val_low", "metric_val_high", "test_split",
+    "schema_version",
+    "key",
+    "label",
+    "feasible",
+    "metric",
+    "metric_direction",
+    "metric_val",
+    "metric_test",
+    "metric_test_low",
+    "metric_test_high",
+    "drop_test",
+    "drop_test_low",
+    "drop_test_high",
+    "n_test",
+    "latency_ms",
+    "latency_ms_low",
+    "latency_ms_high",
+    "latency_ratio",
+    "latency_ratio_low",
+    "latency_ratio_high",
+    "size_bytes",
+    "size_ratio",
+    "macs",
+    "params",
+    "peak_memory_bytes",
+    "target",
+    "threads",
+    "batch",
+    "model_file",
+    "recipe_file",
+    "sha256",
+    "throughput",
+    "latency_p95_ms",
+    "drop_val",
+    "metric_val_low",
+    "metric_val_high",
+    "test_split",
     "summary",
 )
-TRIAL_COLUMNS = ("number", "key", "label", "end", "rung", "reason", "detail", "cached_from", "metric_val", "latency_ms", "latency_ms_low", "latency_ms_high",
-                 "latency_ratio", "size_bytes", "macs", "params", "peak_memory_bytes", "feasible", "violations", "seconds", "summary", "recipe", "point")
+TRIAL_COLUMNS = (
+    "number",
+    "key",
+    "label",
+    "end",
+    "rung",
+    "reason",
+    "detail",
+    "cached_from",
+    "metric_val",
+    "latency_ms",
+    "latency_ms_low",
+    "latency_ms_high",
+    "latency_ratio",
+    "size_bytes",
+    "macs",
+    "params",
+    "peak_memory_bytes",
+    "feasible",
+    "violations",
+    "seconds",
+    "summary",
+    "recipe",
+    "point",
+)
 #: worst corner of the box that hypervolume is measured in: half of the untouched metric lost, a tenth above untouched cost
 REFERENCE_DROP, REFERENCE_COST = 0.5, 1.1
 
@@ -38,7 +94,9 @@ def coordinates(found: Measurement, untouched: Measurement, objectives: Sequence
         if name == "metric":
             row.append(drop(value, base, direction) / max(abs(base), 1e-12))
         elif direction_of(name, direction) == "min":
-            row.append(found.get("latency_ratio") if name == "latency_ms" and found.get("latency_ratio") is not None else value / max(base, 1e-12))
+            row.append(
+                found.get("latency_ratio") if name == "latency_ms" and found.get("latency_ratio") is not None else value / max(base, 1e-12)
+            )
         else:
             row.append(base / max(value, 1e-12))
     return row
@@ -80,7 +138,9 @@ def labelled(entries: Sequence[Entry]) -> list[Entry]:
     return [replace(entry, label=labels[entry.key]) if entry.key in labels else entry for entry in entries]
 
 
-def select_front(entries: Sequence[Entry], untouched: Measurement, objectives: Sequence[str], direction: Direction, most: int) -> list[Entry]:
+def select_front(
+    entries: Sequence[Entry], untouched: Measurement, objectives: Sequence[str], direction: Direction, most: int
+) -> list[Entry]:
     """The entries worth verifying, at most ``most``: feasible ones if there are any; the non-dominated first, then those that
     are non-dominated without them, and so on, since within the noise of a measurement the next layer may be the better one.
     The last layer is thinned to those that add most hypervolume."""
@@ -116,23 +176,54 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
     outcome: Done = entry.outcome
     found, untouched, direction = outcome.measurement, context["untouched"], context["metric_direction"]
     metric, lost, time, ratio = checked["metric"], checked["drop"], checked["latency_ms"], checked["latency_ratio"]
-    verified = Measurement({**found.values, **{name: Value(**checked[name]) for name in ("latency_ms", "latency_ratio", "throughput")},
-                            "peak_memory_bytes": Value(checked["peak_memory_bytes"])})
+    verified = Measurement(
+        {
+            **found.values,
+            **{name: Value(**checked[name]) for name in ("latency_ms", "latency_ratio", "throughput")},
+            "peak_memory_bytes": Value(checked["peak_memory_bytes"]),
+        }
+    )
     broken = context["budget"].violations(verified, untouched, direction)
     label = "" if entry.label == "corner" else entry.label
     return {
-        "schema_version": SCHEMA_VERSION, "key": entry.key, "label": label, "feasible": feasible(broken), "metric": context["metric_name"],
-        "metric_direction": direction, "metric_val": found.get("metric"), "metric_test": metric["value"], "metric_test_low": metric["low"],
-        "metric_test_high": metric["high"], "drop_test": lost["value"], "drop_test_low": lost["low"], "drop_test_high": lost["high"],
-        "n_test": checked["n"], "latency_ms": time["value"], "latency_ms_low": time["low"], "latency_ms_high": time["high"],
-        "latency_ratio": ratio["value"], "latency_ratio_low": ratio["low"], "latency_ratio_high": ratio["high"], "size_bytes": checked["size_bytes"],
-        "size_ratio": checked["size_bytes"] / untouched.get("size_bytes"), "macs": found.get("macs"), "params": found.get("params"),
-        "peak_memory_bytes": checked["peak_memory_bytes"], "target": context["target"], "threads": untouched.facts["threads"],
-        "batch": untouched.facts["batch"], "model_file": checked["model_file"], "recipe_file": checked["recipe_file"], "sha256": checked["sha256"],
-        "throughput": checked["throughput"]["value"], "latency_p95_ms": checked["latency_p95_ms"],
-        "drop_val": drop(found.get("metric"), untouched.get("metric"), direction), "test_split": checked["split"],
+        "schema_version": SCHEMA_VERSION,
+        "key": entry.key,
+        "label": label,
+        "feasible": feasible(broken),
+        "metric": context["metric_name"],
+        "metric_direction": direction,
+        "metric_val": found.get("metric"),
+        "metric_test": metric["value"],
+        "metric_test_low": metric["low"],
+        "metric_test_high": metric["high"],
+        "drop_test": lost["value"],
+        "drop_test_low": lost["low"],
+        "drop_test_high": lost["high"],
+        "n_test": checked["n"],
+        "latency_ms": time["value"],
+        "latency_ms_low": time["low"],
+        "latency_ms_high": time["high"],
+        "latency_ratio": ratio["value"],
+        "latency_ratio_low": ratio["low"],
+        "latency_ratio_high": ratio["high"],
+        "size_bytes": checked["size_bytes"],
+        "size_ratio": checked["size_bytes"] / untouched.get("size_bytes"),
+        "macs": found.get("macs"),
+        "params": found.get("params"),
+        "peak_memory_bytes": checked["peak_memory_bytes"],
+        "target": context["target"],
+        "threads": untouched.facts["threads"],
+        "batch": untouched.facts["batch"],
+        "model_file": checked["model_file"],
+        "recipe_file": checked["recipe_file"],
+        "sha256": checked["sha256"],
+        "throughput": checked["throughput"]["value"],
+        "latency_p95_ms": checked["latency_p95_ms"],
+        "drop_val": drop(found.get("metric"), untouched.get("metric"), direction),
+        "test_split": checked["split"],
         "summary": describe(outcome.recipe),
-        "metric_val_low": found.values["metric"].low, "metric_val_high": found.values["metric"].high,
+        "metric_val_low": found.values["metric"].low,
+        "metric_val_high": found.values["metric"].high,
     } | {f"metric_{name}": value for name, value in checked["others"].items()}
 
 
@@ -140,7 +231,13 @@ def trial_row(entry: Entry) -> dict[str, Any]:
     """One row of trials.csv; empty where nothing was measured."""
     outcome = entry.outcome
     row: dict[str, Any] = dict.fromkeys(TRIAL_COLUMNS, None)
-    row |= {"number": entry.number, "key": entry.key, "label": entry.label, "cached_from": entry.cached_from, "point": json.dumps(dict(entry.point), sort_keys=True)}
+    row |= {
+        "number": entry.number,
+        "key": entry.key,
+        "label": entry.label,
+        "cached_from": entry.cached_from,
+        "point": json.dumps(dict(entry.point), sort_keys=True),
+    }
     if outcome is None:
         return row | {"end": "running"}
     row |= {"end": type(outcome).__name__.lower(), "seconds": json.dumps(dict(outcome.seconds))}
@@ -153,8 +250,13 @@ def trial_row(entry: Entry) -> dict[str, Any]:
         row |= {"latency_ms_low": time.low, "latency_ms_high": time.high}
     if isinstance(outcome, Rejected):
         row["rung"] = outcome.rung
-    return row | {"metric_val": found.get("metric"), "feasible": feasible(outcome.violations), "violations": json.dumps(dict(outcome.violations)),
-                  "summary": describe(outcome.recipe), "recipe": json.dumps(outcome.recipe.as_dict(), sort_keys=True)}
+    return row | {
+        "metric_val": found.get("metric"),
+        "feasible": feasible(outcome.violations),
+        "violations": json.dumps(dict(outcome.violations)),
+        "summary": describe(outcome.recipe),
+        "recipe": json.dumps(outcome.recipe.as_dict(), sort_keys=True),
+    }
 
 
 def best(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -184,16 +286,21 @@ def cost(row: Mapping[str, Any], context: Mapping[str, Any]) -> float:
 
 def closest(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The row that breaks the limits least, in sum."""
+
     def broken(row: Mapping[str, Any]) -> float:
         return sum(max(0.0, amount) for amount in violations_of(row, context["budget"], context["untouched"]).values())
+
     return min(rows, key=broken, default=None)
 
 
 def violations_of(row: Mapping[str, Any], budget: Any, untouched: Measurement) -> dict[str, float]:
     """Violations of a row of front.csv under any budget, for answering a new one."""
     values = {
-        "metric": Value(row["metric_val"]), "latency_ms": Value(row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"]),
-        "size_bytes": Value(row["size_bytes"]), "macs": Value(row["macs"]), "peak_memory_bytes": Value(row["peak_memory_bytes"]),
+        "metric": Value(row["metric_val"]),
+        "latency_ms": Value(row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"]),
+        "size_bytes": Value(row["size_bytes"]),
+        "macs": Value(row["macs"]),
+        "peak_memory_bytes": Value(row["peak_memory_bytes"]),
     }
     return budget.violations(Measurement(values), untouched, row["metric_direction"])
 
@@ -203,7 +310,10 @@ def counts(entries: Sequence[Entry]) -> dict[str, Any]:
     judged = [entry for entry in entries if entry.cached_from is None]
     return {
         "asked": len(entries),
-        "evaluations": sum(entry.outcome is not None and not (isinstance(entry.outcome, Failed) and entry.outcome.reason == "interrupted") for entry in judged),
+        "evaluations": sum(
+            entry.outcome is not None and not (isinstance(entry.outcome, Failed) and entry.outcome.reason == "interrupted")
+            for entry in judged
+        ),
         "done": sum(isinstance(entry.outcome, Done) for entry in judged),
         "cache_hits": sum(entry.cached_from is not None for entry in entries),
         "rejected": dict(Counter(entry.outcome.rung for entry in judged if isinstance(entry.outcome, Rejected))),

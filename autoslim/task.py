@@ -57,10 +57,17 @@ class Task:
         missing = [part for part in required if not callable(getattr(self._source, part, None))]
         if missing:
             raise UserError(f"task {self.name}: {missing[0]}() is missing; a task defines {', '.join(f'{p}()' for p in required)}")
-        taken = {arg for part in (*REQUIRED, *OPTIONAL) if callable(f := getattr(self._source, part, None)) for arg in inspect.signature(f).parameters} - FILLED
+        taken = {
+            arg
+            for part in (*REQUIRED, *OPTIONAL)
+            if callable(f := getattr(self._source, part, None))
+            for arg in inspect.signature(f).parameters
+        } - FILLED
         unknown = sorted(set(self._args) - taken)
         if unknown:
-            raise UserError(f"task {self.name}: no function takes the argument {unknown[0]!r} of --task-arg, allowed: {', '.join(sorted(taken)) or 'none'}")
+            raise UserError(
+                f"task {self.name}: no function takes the argument {unknown[0]!r} of --task-arg, allowed: {', '.join(sorted(taken)) or 'none'}"
+            )
 
     def _call(self, part: str, *args: Any) -> Any:
         function = getattr(self._source, part)
@@ -77,7 +84,9 @@ class Task:
     def example_input(self) -> Inputs:
         example = self._call("example_input")
         if not tensors(example):
-            raise UserError(f"task {self.name}: example_input() returned {type(example).__name__} without a tensor, expected a tensor, tuple or dict")
+            raise UserError(
+                f"task {self.name}: example_input() returned {type(example).__name__} without a tensor, expected a tensor, tuple or dict"
+            )
         return example
 
     @property
@@ -97,7 +106,9 @@ class Task:
         """{name: direction} of the task's metrics; the first one leads."""
         declared = getattr(self._source, "METRICS", None)
         if declared is None:
-            return {getattr(self._source, "METRIC_NAME", None) or ("metric" if hasattr(self._source, "metric") else "top-1 accuracy"): "max"}
+            return {
+                getattr(self._source, "METRIC_NAME", None) or ("metric" if hasattr(self._source, "metric") else "top-1 accuracy"): "max"
+            }
         wrong = [f"{name}={value!r}" for name, value in declared.items() if value not in ("min", "max")]
         if wrong or not declared:
             raise UserError(f"task {self.name}: METRICS has {', '.join(wrong) or 'no entry'}, allowed: a name with 'min' or 'max'")
@@ -125,7 +136,9 @@ class Task:
         """
         iterable = self._call("data", split)
         if iterable is None or not isinstance(iterable, Iterable):
-            raise UserError(f"task {self.name}: data({split!r}) returned {type(iterable).__name__}, expected an iterable of (inputs, targets)")
+            raise UserError(
+                f"task {self.name}: data({split!r}) returned {type(iterable).__name__}, expected an iterable of (inputs, targets)"
+            )
         if isinstance(iterable, Iterator) and self._handed.get(split) is iterable:
             raise UserError(f"task {self.name}: data({split!r}) handed out the same iterator twice; make a new one for every pass")
         self._handed[split] = iterable
@@ -150,7 +163,9 @@ class Task:
         if seen == 0:
             raise UserError(f"task {self.name}: data({split!r}) gave no batch; is the path right?")
         if seen < before:
-            raise UserError(f"task {self.name}: data({split!r}) gave {seen} samples after {before} in an earlier pass; every pass must be whole")
+            raise UserError(
+                f"task {self.name}: data({split!r}) gave {seen} samples after {before} in an earlier pass; every pass must be whole"
+            )
 
     def has_targets(self) -> bool:
         """Whether there is something to be right about: labels, or an evaluate() of the task's own. Without, the metric is
@@ -185,7 +200,9 @@ class Task:
             return self._call("metric", outputs, targets)
         scores = tensors(outputs)[0]
         if scores.dim() < 2 or not isinstance(targets, Tensor):
-            raise UserError(f"task {self.name}: outputs of shape {tuple(scores.shape)} are not class scores; define metric(outputs, targets)")
+            raise UserError(
+                f"task {self.name}: outputs of shape {tuple(scores.shape)} are not class scores; define metric(outputs, targets)"
+            )
         return (scores.argmax(1) == targets).float()
 
     def fingerprint(self) -> str:
@@ -283,9 +300,11 @@ def _line_of(error: BaseException, path: Path) -> Any:
 
 def predictor(model: nn.Module) -> Predict:
     """A model as a function of inputs, without gradients."""
+
     def predict(inputs: Inputs) -> Any:
         with torch.no_grad():
             return call(model, inputs)
+
     return predict
 
 

@@ -85,13 +85,18 @@ class Burst:
 
     def run(self) -> float:
         """Median milliseconds of one run of the call within a burst."""
-        found = [clock(self._call) for _ in range(self._skip + self._count)][self._skip:]
+        found = [clock(self._call) for _ in range(self._skip + self._count)][self._skip :]
         self.times += found
         return float(np.median(found))
 
 
-def compare_rounds(open_pair: Callable[[], tuple[Callable[[], object], Callable[[], object]]], *, rounds: int = 5, width: float = 0.03,
-                   seconds: float = 4.0) -> Timing:
+def compare_rounds(
+    open_pair: Callable[[], tuple[Callable[[], object], Callable[[], object]]],
+    *,
+    rounds: int = 5,
+    width: float = 0.03,
+    seconds: float = 4.0,
+) -> Timing:
     """Like :func:`compare`, with both files opened anew for each round, since where a session lands in memory moves its time.
 
     Values are medians over the rounds. Intervals are the wider of two: of the pooled pairs, and of the rounds' medians
@@ -99,15 +104,25 @@ def compare_rounds(open_pair: Callable[[], tuple[Callable[[], object], Callable[
     """
     found = [compare(*open_pair(), width=width, seconds=seconds / rounds) for _ in range(rounds)]
     ratio = between([one.ratio for one in found])
-    return Timing(ratio, between([one.p50 for one in found]), float(np.median([one.p95 for one in found])),
-                  between([one.baseline_p50 for one in found]), sum(one.pairs for one in found), bool((ratio.high - ratio.low) <= width * ratio.value))
+    return Timing(
+        ratio,
+        between([one.p50 for one in found]),
+        float(np.median([one.p95 for one in found])),
+        between([one.baseline_p50 for one in found]),
+        sum(one.pairs for one in found),
+        bool((ratio.high - ratio.low) <= width * ratio.value),
+    )
 
 
 def between(values: list[Value]) -> Value:
     """Median of several measurements with an interval that holds their mean own interval and their spread."""
     middle = float(np.median([value.value for value in values]))
     own = float(np.mean([value.high - value.low for value in values])) / 2 / np.sqrt(len(values))
-    spread = float(np.std([value.value for value in values], ddof=1)) / np.sqrt(len(values)) * STUDENT.get(len(values), 2.0) if len(values) > 1 else 0.0
+    spread = (
+        float(np.std([value.value for value in values], ddof=1)) / np.sqrt(len(values)) * STUDENT.get(len(values), 2.0)
+        if len(values) > 1
+        else 0.0
+    )
     half = max(own, spread)
     fastest = min(value.low for value in values)  # a time cannot be negative, and not shorter than any that was seen
     return Value(middle, float(max(min(fastest, middle), middle - half)), float(middle + half))

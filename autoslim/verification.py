@@ -47,10 +47,20 @@ class Verifier:
                 timed = timing.compare_rounds(lambda: (self.bound(path), self.bound(base)), seconds=seconds)
         latency = latency_values(timed, batch_size(self.task.latency_input))
         return {
-            "split": self.split, "n": score.n, "metric": vars(metric), "drop": vars(lost), "others": dict(list(score.values.items())[1:]),
-            "latency_ms": vars(latency["latency_ms"]), "latency_ratio": vars(latency["latency_ratio"]), "throughput": vars(latency["throughput"]),
-            "latency_p95_ms": timed.p95, "pairs": timed.pairs, "converged": timed.converged,
-            "peak_memory_bytes": memory, "size_bytes": path.stat().st_size, "sha256": found,
+            "split": self.split,
+            "n": score.n,
+            "metric": vars(metric),
+            "drop": vars(lost),
+            "others": dict(list(score.values.items())[1:]),
+            "latency_ms": vars(latency["latency_ms"]),
+            "latency_ratio": vars(latency["latency_ratio"]),
+            "throughput": vars(latency["throughput"]),
+            "latency_p95_ms": timed.p95,
+            "pairs": timed.pairs,
+            "converged": timed.converged,
+            "peak_memory_bytes": memory,
+            "size_bytes": path.stat().st_size,
+            "sha256": found,
         }
 
     def bound(self, path: Path) -> Any:

@@ -104,7 +104,9 @@ def say(problem: Mapping[str, Any], source: str, lines: Mapping[tuple, int], bel
 
 def _is_branch(part: Any) -> bool:
     """Pydantic names the branch of a union in the location; people do not."""
-    return isinstance(part, str) and (part in ("str", "int", "float", "bool", "dict", "list") or part.startswith(("function-", "list[", "dict[")))
+    return isinstance(part, str) and (
+        part in ("str", "int", "float", "bool", "dict", "list") or part.startswith(("function-", "list[", "dict["))
+    )
 
 
 def fields_at(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:

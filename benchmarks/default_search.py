@@ -31,12 +31,32 @@ def main() -> int:
         ("seconds, all in", round(spent, 1), "<= 180", spent <= 180),
         ("candidates evaluated", summary["evaluations"], ">= 40", summary["evaluations"] >= 40),
         ("verified points", len(rows), ">= 10", len(rows) >= 10),
-        ("smallest verified file, ratio", round(min(float(row["size_ratio"]) for row in rows), 4), "<= 0.125", min(float(row["size_ratio"]) for row in rows) <= 0.125),
+        (
+            "smallest verified file, ratio",
+            round(min(float(row["size_ratio"]) for row in rows), 4),
+            "<= 0.125",
+            min(float(row["size_ratio"]) for row in rows) <= 0.125,
+        ),
         ("controller share of the run", round(runs["controller"] / runs["total"], 4), "< 0.05", runs["controller"] < 0.05 * runs["total"]),
         ("memory of the search, GB", round(summary["peak_bytes_of_run"] / 1e9, 2), "< 2", summary["peak_bytes_of_run"] < 2e9),
-        ("best: latency ratio", round(best["latency_ratio"], 3), f"< int8 {float(int8['latency_ratio']):.3f}", best["latency_ratio"] < float(int8["latency_ratio"])),
-        ("best: size ratio", round(best["size_ratio"], 4), f"< int8 {float(int8['size_ratio']):.4f}", best["size_ratio"] < float(int8["size_ratio"])),
-        ("best: drop on test", round(best["drop_test"], 4), f"pruned 0.5: {float(pruned['drop_test']):.4f}", best["drop_test"] <= float(pruned["drop_test"]) + 0.005),
+        (
+            "best: latency ratio",
+            round(best["latency_ratio"], 3),
+            f"< int8 {float(int8['latency_ratio']):.3f}",
+            best["latency_ratio"] < float(int8["latency_ratio"]),
+        ),
+        (
+            "best: size ratio",
+            round(best["size_ratio"], 4),
+            f"< int8 {float(int8['size_ratio']):.4f}",
+            best["size_ratio"] < float(int8["size_ratio"]),
+        ),
+        (
+            "best: drop on test",
+            round(best["drop_test"], 4),
+            f"pruned 0.5: {float(pruned['drop_test']):.4f}",
+            best["drop_test"] <= float(pruned["drop_test"]) + 0.005,
+        ),
     ]
     print(f"{'what':<32}{'measured':>12}  {'goal':<22}met")
     for name, value, goal, met in checks:

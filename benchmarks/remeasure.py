@@ -18,7 +18,17 @@ def main(folder: Path) -> int:
     near = inside = 0
     print(f"{'point':<24}{'reported':>10}{'interval':>20}{'again':>10}{'off':>9}")
     for row in rows:
-        words = [sys.executable, "-m", "autoslim", "bench", str(folder / row["model_file"]), str(untouched), "--threads", row["threads"], "--json"]
+        words = [
+            sys.executable,
+            "-m",
+            "autoslim",
+            "bench",
+            str(folder / row["model_file"]),
+            str(untouched),
+            "--threads",
+            row["threads"],
+            "--json",
+        ]
         again = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)["ratio"]["value"]
         told, low, high = (float(row[f"latency_ratio{end}"]) for end in ("", "_low", "_high"))
         off = again / told - 1

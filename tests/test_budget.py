@@ -95,17 +95,20 @@ def test_what_was_not_measured_or_not_limited_is_left_out():
     assert budget.names() == ("ms", "memory_mb", "max_drop")
 
 
-@pytest.mark.parametrize(("limit", "direction", "untouched", "value", "expected"), [
-    (Drop(0.02, False), "max", 0.9, 0.89, (0.01 - 0.02) / 0.02),
-    (Drop(0.02, False), "max", 0.9, 0.86, (0.04 - 0.02) / 0.02),
-    (Drop(0.02, False), "max", 0.9, 0.95, (-0.05 - 0.02) / 0.02),
-    (Drop(0.10, True), "max", 0.8, 0.70, (0.10 - 0.08) / 0.08),
-    (Drop(0.10, True), "min", 20.0, 23.0, (3.0 - 2.0) / 2.0),
-    (Drop(0.10, True), "max", -20.0, -23.0, (3.0 - 2.0) / 2.0),
-    (Drop(0.5, False), "min", 20.0, 19.0, (-1.0 - 0.5) / 0.5),
-    (Drop(0.0, False), "max", 0.9, 0.891, 0.009 / 0.009),
-    (Drop(0.0, False), "max", 0.9, 0.9, 0.0),
-])
+@pytest.mark.parametrize(
+    ("limit", "direction", "untouched", "value", "expected"),
+    [
+        (Drop(0.02, False), "max", 0.9, 0.89, (0.01 - 0.02) / 0.02),
+        (Drop(0.02, False), "max", 0.9, 0.86, (0.04 - 0.02) / 0.02),
+        (Drop(0.02, False), "max", 0.9, 0.95, (-0.05 - 0.02) / 0.02),
+        (Drop(0.10, True), "max", 0.8, 0.70, (0.10 - 0.08) / 0.08),
+        (Drop(0.10, True), "min", 20.0, 23.0, (3.0 - 2.0) / 2.0),
+        (Drop(0.10, True), "max", -20.0, -23.0, (3.0 - 2.0) / 2.0),
+        (Drop(0.5, False), "min", 20.0, 19.0, (-1.0 - 0.5) / 0.5),
+        (Drop(0.0, False), "max", 0.9, 0.891, 0.009 / 0.009),
+        (Drop(0.0, False), "max", 0.9, 0.9, 0.0),
+    ],
+)
 def test_max_drop_in_both_directions(limit, direction, untouched, value, expected):
     budget = Budget({}, limit)
     got = budget.violations(Measurement({"metric": Value(value)}), Measurement({"metric": Value(untouched)}), direction)

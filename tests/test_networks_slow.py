@@ -42,8 +42,17 @@ class Encoder(nn.Module):
 
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 NETWORKS = {
-    **{name: (lambda name=name: torchvision.models.get_model(name), IMAGE, least)
-       for name, least in (("resnet18", 0.9), ("mobilenet_v2", 0.6), ("vgg11_bn", 0.9), ("squeezenet1_0", 0.5), ("densenet121", 0.8), ("shufflenet_v2_x0_5", 0.0))},
+    **{
+        name: (lambda name=name: torchvision.models.get_model(name), IMAGE, least)
+        for name, least in (
+            ("resnet18", 0.9),
+            ("mobilenet_v2", 0.6),
+            ("vgg11_bn", 0.9),
+            ("squeezenet1_0", 0.5),
+            ("densenet121", 0.8),
+            ("shufflenet_v2_x0_5", 0.0),
+        )
+    },
     "gru": (Gru, torch.randn(1, 20, 13), 0.9),
     "bilstm": (lambda: Gru(nn.LSTM, True), torch.randn(1, 20, 13), 0.9),
     "encoder": (Encoder, {"tokens": torch.randint(0, 100, (1, 12)), "mask": torch.ones(1, 12)}, 0.1),

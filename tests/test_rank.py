@@ -63,12 +63,15 @@ def test_truncation_is_the_best_in_the_frobenius_norm():
     assert float((matrix - left @ right).norm()) == pytest.approx(float(values[8:].square().sum().sqrt()), rel=1e-4)
 
 
-@pytest.mark.parametrize(("name", "method", "share", "weights"), [
-    ("linear", "auto", 0.33, 8 * (40 + 24)),
-    ("pointwise", "auto", 0.33, 8 * (32 + 24)),
-    ("conv", "auto", 0.5, 16 * 8 + 8 * 16 * 9 + 16 * 24),
-    ("conv", "spatial", 0.25, 16 * 3 * 16 + 16 * 3 * 24),
-])
+@pytest.mark.parametrize(
+    ("name", "method", "share", "weights"),
+    [
+        ("linear", "auto", 0.33, 8 * (40 + 24)),
+        ("pointwise", "auto", 0.33, 8 * (32 + 24)),
+        ("conv", "auto", 0.5, 16 * 8 + 8 * 16 * 9 + 16 * 24),
+        ("conv", "spatial", 0.25, 16 * 3 * 16 + 16 * 3 * 24),
+    ],
+)
 def test_size_of_a_chain(name, method, share, weights):
     layer = made(LAYERS[name][0])
     chain = rank.factorise(layer, share, method)
@@ -106,10 +109,13 @@ def test_stride_padding_and_dilation_are_kept(method):
         assert chain(x).shape == layer(x).shape
 
 
-@pytest.mark.parametrize(("options", "method"), [
-    ({"kernel_size": 1, "padding": 1}, "auto"),
-    ({"kernel_size": 3, "padding": "same"}, "spatial"),
-])
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({"kernel_size": 1, "padding": 1}, "auto"),
+        ({"kernel_size": 3, "padding": "same"}, "spatial"),
+    ],
+)
 def test_unusual_padding_is_kept(options, method):
     layer, x = made(lambda: nn.Conv2d(16, 16, **options)), noise(1, 16, 8, 8)
     with torch.no_grad():

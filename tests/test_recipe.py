@@ -25,8 +25,13 @@ def test_order_of_steps_and_of_settings_carries_no_meaning():
 
 def test_key_is_sixteen_hexadecimal_digits_that_follow_every_part():
     base = Recipe.of(STEPS, {"lr": 0.1})
-    others = [Recipe.of(STEPS), Recipe.of(STEPS[1:], {"lr": 0.1}), Recipe.of((Step("channels", "stem", 15), *STEPS[1:]), {"lr": 0.1}),
-              Recipe.of((Step("channels", "stem2", 16), *STEPS[1:]), {"lr": 0.1}), Recipe()]
+    others = [
+        Recipe.of(STEPS),
+        Recipe.of(STEPS[1:], {"lr": 0.1}),
+        Recipe.of((Step("channels", "stem", 15), *STEPS[1:]), {"lr": 0.1}),
+        Recipe.of((Step("channels", "stem2", 16), *STEPS[1:]), {"lr": 0.1}),
+        Recipe(),
+    ]
     assert re.fullmatch("[0-9a-f]{16}", base.key)
     assert len({base.key, *(other.key for other in others)}) == 6
 
@@ -57,15 +62,18 @@ def test_one_unit_decided_twice_is_refused():
         Recipe.of([Step("bits", "head", 8), Step("bits", "head", 32)])
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("[1, 2]", "f.yaml: schema is 'list', allowed: 1"),
-    ("", "schema is 'NoneType'"),
-    ("schema: 2", "schema is 2, allowed: 1"),
-    ("schema: 1\ntechnique: {}", "unknown key 'technique', allowed: schema, techniques"),
-    ("schema: 1\ntechniques: [bits]", "techniques is \\['bits'\\], expected a mapping"),
-    ("schema: 1\ntechniques: {bits: 8}", "bits is 8, expected a mapping from unit to value"),
-    ("schema: 1\n  techniques: {", "not YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "f.yaml: schema is 'list', allowed: 1"),
+        ("", "schema is 'NoneType'"),
+        ("schema: 2", "schema is 2, allowed: 1"),
+        ("schema: 1\ntechnique: {}", "unknown key 'technique', allowed: schema, techniques"),
+        ("schema: 1\ntechniques: [bits]", "techniques is \\['bits'\\], expected a mapping"),
+        ("schema: 1\ntechniques: {bits: 8}", "bits is 8, expected a mapping from unit to value"),
+        ("schema: 1\n  techniques: {", "not YAML"),
+    ],
+)
 def test_what_is_no_recipe_is_refused_with_its_source(text, message):
     with pytest.raises(UserError, match=message) as caught:
         from_yaml(text, "f.yaml")

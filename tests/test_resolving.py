@@ -16,11 +16,14 @@ def silent():
     return None
 
 
-@pytest.mark.parametrize("build", [
-    lambda: nn.Conv2d(3, 8, 3, stride=2, padding=1),
-    lambda: nn.Conv2d(3, 8, (3, 1), padding=(1, 0), dilation=(2, 1), bias=False),
-    lambda: nn.Conv2d(3, 8, 1),
-])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        lambda: nn.Conv2d(3, 8, (3, 1), padding=(1, 0), dilation=(2, 1), bias=False),
+        lambda: nn.Conv2d(3, 8, 1),
+    ],
+)
 def test_a_damaged_layer_is_restored(build):
     """With all inputs left, least squares finds the original's weights again (the ridge is all that keeps it from exactness)."""
     torch.manual_seed(0)

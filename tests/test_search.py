@@ -18,7 +18,9 @@ TASK, PLAIN, HOSTILE = (str(HERE / "tasks" / name) for name in ("tiny.py", "plai
 
 def autoslim(*words, cwd=None, **options):
     """Run the console script's module and return the finished process."""
-    return subprocess.run([sys.executable, "-m", "autoslim", *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300, check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "autoslim", *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300, check=False, **options
+    )
 
 
 def rows(path):
@@ -40,7 +42,8 @@ def test_output_contract(finished):
     out, done = finished
     summary = json.loads((out / "summary.json").read_text())
     front = rows(out / "front.csv")
-    assert summary["feasible"] and summary["verified"] == len(front)
+    assert summary["feasible"]
+    assert summary["verified"] == len(front)
     assert {"untouched", "uniform-int8", "uniform-channels-0.5"} <= {row["label"] for row in front}
     for row in front:
         model = out / row["model_file"]
@@ -128,8 +131,22 @@ def test_tampered_file_is_not_verified(finished):
 def test_hostile_candidates_end_alone(tmp_path):
     """A crash, a hang, a memory hog and an exception end their own candidate with a reason; the search goes on."""
     out = tmp_path / "out"
-    done = autoslim("search", "--task", TASK, "--space", HOSTILE, "--trials", 12, "--trial-timeout", "30s", "--trial-memory-mb", "1500",
-                    "--out", out, "--quiet")
+    done = autoslim(
+        "search",
+        "--task",
+        TASK,
+        "--space",
+        HOSTILE,
+        "--trials",
+        12,
+        "--trial-timeout",
+        "30s",
+        "--trial-memory-mb",
+        "1500",
+        "--out",
+        out,
+        "--quiet",
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["failed"]) == {"crash", "timeout", "memory", "error"}
@@ -152,8 +169,12 @@ def test_unreachable_budget_is_answered_with_the_floor(tmp_path):
 
 
 def begin(out, *words):
-    return subprocess.Popen([sys.executable, "-m", "autoslim", "search", "--task", TASK, "--space", PLAIN, "--out", str(out), *words],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "autoslim", "search", "--task", TASK, "--space", PLAIN, "--out", str(out), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for_trials(process, count):

@@ -90,8 +90,11 @@ def test_grid_has_each_technique_alone_with_and_without_fewest_bits():
 
 
 def test_rivals_are_uniform():
-    assert SPACE.rivals() == {"uniform-int8": SPACE.uniform(bits=1), "uniform-channels-0.5": SPACE.uniform(channels=1),
-                              "uniform-channels-0.25": SPACE.uniform(channels=2)}
+    assert SPACE.rivals() == {
+        "uniform-int8": SPACE.uniform(bits=1),
+        "uniform-channels-0.5": SPACE.uniform(channels=1),
+        "uniform-channels-0.25": SPACE.uniform(channels=2),
+    }
     assert SearchSpace((DEPTH,), {}).rivals() == {}
 
 

@@ -6,12 +6,15 @@ import pytest
 from autoslim.statistics import corpus_interval, mean_interval, paired_interval
 
 
-@pytest.mark.parametrize(("ones", "n", "low", "high"), [
-    (8, 10, 0.4901625, 0.9433178),  # Wilson's formula worked by hand with z = 1.959964
-    (0, 20, 0.0, 0.1611252),
-    (20, 20, 0.8388748, 1.0),
-    (50, 100, 0.4038315, 0.5961685),
-])
+@pytest.mark.parametrize(
+    ("ones", "n", "low", "high"),
+    [
+        (8, 10, 0.4901625, 0.9433178),  # Wilson's formula worked by hand with z = 1.959964
+        (0, 20, 0.0, 0.1611252),
+        (20, 20, 0.8388748, 1.0),
+        (50, 100, 0.4038315, 0.5961685),
+    ],
+)
 def test_wilson_on_zeros_and_ones(ones, n, low, high):
     got = mean_interval(np.array([1.0] * ones + [0.0] * (n - ones)))
     assert got.value == pytest.approx(ones / n)

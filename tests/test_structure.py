@@ -46,6 +46,7 @@ def structures():
             model = seeded(build)
             made[name] = model, example, coverage.analyse(model, example)
         return made[name]
+
     return get
 
 
@@ -64,8 +65,12 @@ COUNTS = {
     "linear 3-D": (lambda: nn.Linear(7, 5, bias=False), (9, 7), 35, 9 * 35),
     "gru": (lambda: nn.GRU(6, 10, batch_first=True), (7, 6), 3 * 10 * (6 + 10) + 60, 7 * 3 * 10 * 16),
     "bigru": (lambda: nn.GRU(6, 10, batch_first=True, bidirectional=True), (7, 6), 2 * (3 * 10 * 16 + 60), 2 * 7 * 3 * 10 * 16),
-    "bilstm 2": (lambda: nn.LSTM(6, 10, 2, batch_first=True, bidirectional=True), (7, 6),
-                 2 * (4 * 10 * 16 + 80) + 2 * (4 * 10 * 30 + 80), 7 * 2 * (4 * 10 * 16 + 4 * 10 * 30)),
+    "bilstm 2": (
+        lambda: nn.LSTM(6, 10, 2, batch_first=True, bidirectional=True),
+        (7, 6),
+        2 * (4 * 10 * 16 + 80) + 2 * (4 * 10 * 30 + 80),
+        7 * 2 * (4 * 10 * 16 + 4 * 10 * 30),
+    ),
 }
 
 
@@ -96,6 +101,7 @@ def test_what_is_not_counted_is_named(structures):
 
 # -- groups ---------------------------------------------------------------------------------------------------------------
 
+
 def reading_nothing(model, group, gone):
     """A copy whose consumers find zeros where the removed channels were: a second way to say what surgery.silence does."""
     twin = copy.deepcopy(model)
@@ -110,6 +116,7 @@ def reading_nothing(model, group, gone):
                 x = args[0].clone()
                 x.movedim(1 if isinstance(module, nn.Conv2d) else -1, 0)[spots] = 0
                 return (x, *args[1:])
+
             module.register_forward_pre_hook(hook)
     return twin
 
@@ -245,6 +252,7 @@ def test_a_tracer_that_takes_too_long_leaves_the_other_rules(structures, monkeyp
     def forever(*args, **kwargs):
         while True:
             pass
+
     monkeypatch.setattr(torch_pruning.DependencyGraph, "build_dependency", forever)
     model, example, _ = structures("flat")
     found, left_out = groups.find(model, example, layers.trace(model, example)[0], seconds=0.1)
@@ -253,6 +261,7 @@ def test_a_tracer_that_takes_too_long_leaves_the_other_rules(structures, monkeyp
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize(
     ("name", "found"), [("residual", ["blocks.0", "blocks.1"]), ("prenorm", ["blocks.0", "blocks.1"]), ("plain", []), ("flat", [])]

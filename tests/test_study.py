@@ -134,7 +134,7 @@ def test_repair_cuts_after_the_last_whole_line(tmp_path, content, removed):
     path = tmp_path / "j"
     path.write_bytes(content)
     assert repair(path) == removed
-    assert path.read_bytes() == content[:len(content) - removed]
+    assert path.read_bytes() == content[: len(content) - removed]
     assert repair(tmp_path / "missing") == 0
 
 

@@ -23,6 +23,7 @@ class Either(nn.Module):
 
 def source(**parts):
     """A task of two batches of four; parts replace or remove (None)."""
+
     def data(split):
         if split == "test":
             raise KeyError(split)
@@ -43,6 +44,7 @@ def batches(*pairs):
 
 
 # -- what is accepted -----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize(
     "wrap",
@@ -138,6 +140,7 @@ def test_task_args_reach_the_functions_that_take_them():
 
 # -- what is refused ------------------------------------------------------------------------------------------------------
 
+
 def test_the_same_iterator_twice_is_refused():
     once = iter([(noise(4, 3), torch.zeros(4))])
     found = made(data=lambda split: once)
@@ -154,12 +157,15 @@ def test_a_shrinking_pass_is_refused():
         list(found.batches("val"))
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (lambda split: None, "returned NoneType, expected an iterable"),
-    (lambda split: [], "gave no batch; is the path right"),
-    (lambda split: [noise(4, 3)], "gave Tensor, expected pairs"),
-    (lambda split: [(1, 2, 3)], "gave tuple, expected pairs"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda split: None, "returned NoneType, expected an iterable"),
+        (lambda split: [], "gave no batch; is the path right"),
+        (lambda split: [noise(4, 3)], "gave Tensor, expected pairs"),
+        (lambda split: [(1, 2, 3)], "gave tuple, expected pairs"),
+    ],
+)
 def test_data_of_a_wrong_form_is_refused(data, message):
     with pytest.raises(UserError, match=rf"task t: data\('val'\) {message}"):
         list(made(data=data).batches("val"))
@@ -205,8 +211,9 @@ def test_other_mistakes_are_named(parts, act, message):
         act(made(**parts))
 
 
-@pytest.mark.parametrize("targets", [["a", "b", "c", "d"], [torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, 4), torch.zeros(1, 4)]],
-                         ids=["words", "boxes"])
+@pytest.mark.parametrize(
+    "targets", [["a", "b", "c", "d"], [torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, 4), torch.zeros(1, 4)]], ids=["words", "boxes"]
+)
 def test_targets_that_are_a_list_of_one_per_sample_are_capped_with_the_inputs(targets):
     inputs, capped = next(iter(made(data=batches((noise(4, 3), targets)), max_samples=3).batches("val")))
     assert len(inputs) == 3
@@ -257,8 +264,14 @@ def test_a_broken_file_is_reported_with_its_line(tmp_path, text, line, message):
         task.load(str(path))
 
 
-@pytest.mark.parametrize(("name", "message"), [("no/such.py", "no file"), ("nosuch.module", "got 'nosuch.module', allowed: a path"),
-                                               ("nosuch", "allowed: a path to a .py file, an importable module")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/such.py", "no file"),
+        ("nosuch.module", "got 'nosuch.module', allowed: a path"),
+        ("nosuch", "allowed: a path to a .py file, an importable module"),
+    ],
+)
 def test_a_task_that_is_not_there_is_refused(name, message):
     with pytest.raises(UserError, match=f"--task: .*{message}"):
         task.load(name)

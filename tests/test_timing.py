@@ -57,6 +57,7 @@ def costing(state, nanoseconds, spread=0.0, seed=0):
 
     def call():
         state["now"] += int(nanoseconds * (1 + spread * generator.standard_normal()))
+
     return call
 
 
@@ -79,9 +80,11 @@ def test_a_known_ratio_is_found_and_milliseconds_are_milliseconds(ticks):
 
 def test_a_slow_drift_of_the_machine_cancels_in_the_ratio(ticks):
     """Both calls get slower by half during the comparison, as on a machine that gets hot."""
+
     def drifting(base):
         def call():
             ticks["now"] += int(base * (1 + ticks["now"] / 4e9))
+
         return call
 
     got = compare(drifting(4e6), drifting(8e6), seconds=2.0, width=1e-9)
@@ -101,10 +104,11 @@ def test_order_alternates(ticks):
         def call():
             seen.append(letter)
             ticks["now"] += 4_000_000  # so slow that a burst is one run
+
         return call
 
     compare(note("a"), note("b"), seconds=0.01)
-    pairs = "".join(seen[-2 * timing.MIN_PAIRS:])
+    pairs = "".join(seen[-2 * timing.MIN_PAIRS :])
     assert pairs == "abba" * (timing.MIN_PAIRS // 2)
 
 

@@ -4,8 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 150,
-         "savefig.bbox": "tight", "legend.frameon": False}
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.dpi": 150,
+    "savefig.bbox": "tight",
+    "legend.frameon": False,
+}
 OWN, RIVAL, FAINT, BAD = "#1f6f8b", "#d1495b", "#9aa5b1", "#e9c46a"
 
 

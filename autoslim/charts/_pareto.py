@@ -22,12 +22,25 @@ class ParetoChart:
 
         Metrics of own and rivals are test scores; the others were only scored on validation data.
         """
-        found: dict[str, Any] = {"own": [], "rivals": [], "others": [], "metric": tables["metric_name"], "limit": tables["limits"].get(self.axis)}
+        found: dict[str, Any] = {
+            "own": [],
+            "rivals": [],
+            "others": [],
+            "metric": tables["metric_name"],
+            "limit": tables["limits"].get(self.axis),
+        }
         for row in tables["front"]:
             row = row | {"size_kb": row["size_bytes"] / 1000}
-            point = {"x": row[self.axis], "x_low": row[self.low] if self.low else None, "x_high": row[self.high] if self.high else None,
-                     "y": row["metric_test"], "y_low": row["metric_test_low"], "y_high": row["metric_test_high"], "name": row["label"] or row["key"],
-                     "feasible": row["feasible"]}
+            point = {
+                "x": row[self.axis],
+                "x_low": row[self.low] if self.low else None,
+                "x_high": row[self.high] if self.high else None,
+                "y": row["metric_test"],
+                "y_low": row["metric_test_low"],
+                "y_high": row["metric_test_high"],
+                "name": row["label"] or row["key"],
+                "feasible": row["feasible"],
+            }
             found["rivals" if row["label"] else "own"].append(point)
         shown = {row["key"] for row in tables["front"]}
         for row in tables["trials"]:
@@ -38,16 +51,31 @@ class ParetoChart:
 
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None:
         """Draw to a PNG file."""
+
         def paint(axes: Any) -> None:
-            for ok, colour, name in ((True, FAINT, "tried, within limits (validation)"), (False, BAD, "tried, a limit broken (validation)")):
+            for ok, colour, name in (
+                (True, FAINT, "tried, within limits (validation)"),
+                (False, BAD, "tried, a limit broken (validation)"),
+            ):
                 points = [point for point in numbers["others"] if point["feasible"] is ok]
                 if points:
                     axes.scatter([p["x"] for p in points], [p["y"] for p in points], s=12, color=colour, label=name, zorder=1)
             for key, colour, marker, name in (("rivals", RIVAL, "s", "untouched and rivals (test)"), ("own", OWN, "o", "AutoSlim (test)")):
                 points = numbers[key]
                 if points:
-                    axes.errorbar([p["x"] for p in points], [p["y"] for p in points], yerr=arms(points, "y"), xerr=arms(points, "x"), fmt=marker,
-                                  color=colour, markersize=5, linewidth=0.8, capsize=2, label=name, zorder=3)
+                    axes.errorbar(
+                        [p["x"] for p in points],
+                        [p["y"] for p in points],
+                        yerr=arms(points, "y"),
+                        xerr=arms(points, "x"),
+                        fmt=marker,
+                        color=colour,
+                        markersize=5,
+                        linewidth=0.8,
+                        capsize=2,
+                        label=name,
+                        zorder=3,
+                    )
             for point in numbers["rivals"]:
                 axes.annotate(point["name"], (point["x"], point["y"]), fontsize=7, color=RIVAL, xytext=(4, -9), textcoords="offset points")
             widest = max((point["x"] for key in ("own", "rivals", "others") for point in numbers[key]), default=0.0)
@@ -57,6 +85,7 @@ class ParetoChart:
             axes.set_ylabel(numbers["metric"])
             axes.set_xlim(left=0)
             axes.legend(fontsize=7, loc="lower right")
+
         draw(path, paint)
 
 

@@ -18,9 +18,11 @@ class Member:
 
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None:
         """Draw to a PNG file."""
+
         def paint(axes: Any) -> None:
             axes.step(numbers["evaluation"], numbers["hypervolume"], where="post", color=OWN)
             axes.set_xlabel("evaluations")
             axes.set_ylabel("hypervolume")
             axes.set_ylim(bottom=0)
+
         draw(path, paint, (7.0, 3.0))

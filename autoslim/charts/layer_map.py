@@ -50,6 +50,7 @@ class Member:
             for y, row in enumerate(words):
                 for x, word in enumerate(row):
                     axes.text(x, y, word, ha="center", va="center", fontsize=7)
+
         draw(path, paint, (6.0, 1.0 + 0.22 * max(len(layers), 1)))
 
 

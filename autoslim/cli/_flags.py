@@ -6,19 +6,30 @@ import typer
 
 from autoslim.errors import UserError
 
-Task = Annotated[str | None, typer.Option("--task", help="Task: a .py file, a module, or an installed task (docs/task.md). Default: the embedded digits network.")]
+Task = Annotated[
+    str | None,
+    typer.Option("--task", help="Task: a .py file, a module, or an installed task (docs/task.md). Default: the embedded digits network."),
+]
 TaskArg = Annotated[list[str] | None, typer.Option("--task-arg", help="Argument for the task's functions, k=v; may be repeated.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Short cut instead of --task: torchvision:NAME.")]
-Data = Annotated[str | None, typer.Option("--data", "-d", help="With --model: imagefolder:PATH (train, val, test below it) or random:CLASSES.")]
+Data = Annotated[
+    str | None, typer.Option("--data", "-d", help="With --model: imagefolder:PATH (train, val, test below it) or random:CLASSES.")
+]
 Part = Annotated[str | None, typer.Option("--part", help="Which of the task's parts() to compress; default: the largest.")]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
 Threads = Annotated[str | None, typer.Option("--threads", help="Threads that are timed; default: the physical cores this process may use.")]
 MaxSamples = Annotated[str | None, typer.Option("--max-samples", help="At most so many samples of each split.")]
-BudgetMs = Annotated[str | None, typer.Option("--budget-ms", help="Largest latency: milliseconds, or a share of the untouched model such as 60%.")]
+BudgetMs = Annotated[
+    str | None, typer.Option("--budget-ms", help="Largest latency: milliseconds, or a share of the untouched model such as 60%.")
+]
 BudgetMb = Annotated[str | None, typer.Option("--budget-mb", help="Largest file: megabytes (10^6 bytes), or a share such as 25%.")]
 BudgetMacs = Annotated[str | None, typer.Option("--budget-macs", help="Most multiply-accumulates: a number such as 50M, or a share.")]
-BudgetMemory = Annotated[str | None, typer.Option("--budget-memory-mb", help="Most memory that the file adds to a process: megabytes, or a share.")]
-MaxDrop = Annotated[str | None, typer.Option("--max-drop", help="Largest loss of the metric: 1pp (absolute), 1% (relative) or a bare number (absolute).")]
+BudgetMemory = Annotated[
+    str | None, typer.Option("--budget-memory-mb", help="Most memory that the file adds to a process: megabytes, or a share.")
+]
+MaxDrop = Annotated[
+    str | None, typer.Option("--max-drop", help="Largest loss of the metric: 1pp (absolute), 1% (relative) or a bare number (absolute).")
+]
 
 
 def pairs(values: list[str] | None) -> dict[str, str]:

@@ -29,8 +29,10 @@ class Lines(Watcher):
         for line in coverage_lines(prepared.coverage):
             self.put(line)
         untouched = prepared.untouched
-        self.put(f"untouched: {prepared.metric_name} {untouched.get('metric'):.4f}, {untouched.get('latency_ms'):.3g} ms, "
-                 f"{untouched.get('size_bytes') / 1000:.0f} kB; {len(prepared.space.domains)} decisions to search")
+        self.put(
+            f"untouched: {prepared.metric_name} {untouched.get('metric'):.4f}, {untouched.get('latency_ms'):.3g} ms, "
+            f"{untouched.get('size_bytes') / 1000:.0f} kB; {len(prepared.space.domains)} decisions to search"
+        )
 
     def trial(self, progress: Progress) -> None:
         self.put(trial_line(progress))
@@ -77,11 +79,20 @@ def trial_line(progress: Progress) -> str:
         gave = f"failed ({outcome.reason}): {outcome.detail[:80]}"
     else:
         found = outcome.measurement
-        values = [f"{found.get('metric'):.4f}" if found.get("metric") is not None else "", f"{found.get('latency_ms'):.3g} ms" if found.get("latency_ms") else "",
-                  f"{found.get('size_bytes') / 1000:.0f} kB" if found.get("size_bytes") else ""]
+        values = [
+            f"{found.get('metric'):.4f}" if found.get("metric") is not None else "",
+            f"{found.get('latency_ms'):.3g} ms" if found.get("latency_ms") else "",
+            f"{found.get('size_bytes') / 1000:.0f} kB" if found.get("size_bytes") else "",
+        ]
         gave = " ".join(filter(None, values)) + ("" if isinstance(outcome, Done) else f" rejected at {outcome.rung}")
-    mark = "none feasible yet" if best is None else (f"best {best.outcome.measurement.get('metric'):.4f} {best.outcome.measurement.get('latency_ms'):.3g} ms "
-                                                     f"{best.outcome.measurement.get('size_bytes') / 1000:.0f} kB")
+    mark = (
+        "none feasible yet"
+        if best is None
+        else (
+            f"best {best.outcome.measurement.get('metric'):.4f} {best.outcome.measurement.get('latency_ms'):.3g} ms "
+            f"{best.outcome.measurement.get('size_bytes') / 1000:.0f} kB"
+        )
+    )
     left = "" if progress.eta is None else f" | about {progress.eta:.0f} s left"
     return f"{progress.evaluations}/{progress.planned} trial {progress.entry.number}: {gave} | {mark} | hypervolume {progress.hypervolume:.4f}{left}"
 

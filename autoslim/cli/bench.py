@@ -10,7 +10,10 @@ from autoslim.cli import _flags
 
 
 def add(app: typer.Typer) -> None:
-    app.command("bench", help="Time a model file; with a second one, its time as a ratio to that one. Example: autoslim bench model.onnx untouched.onnx")(bench)
+    app.command(
+        "bench",
+        help="Time a model file; with a second one, its time as a ratio to that one. Example: autoslim bench model.onnx untouched.onnx",
+    )(bench)
 
 
 def bench(
@@ -49,12 +52,25 @@ def bench(
     with timing.Machine().alone():
         found = timing.compare_rounds(pair, rounds=rounds, seconds=seconds)
     if as_json:
-        typer.echo(json.dumps({"file": str(file), "baseline": str(baseline) if baseline else None, "threads": count, "p50_ms": vars(found.p50),
-                               "p95_ms": found.p95, "ratio": vars(found.ratio) if baseline else None, "pairs": found.pairs}))
+        typer.echo(
+            json.dumps(
+                {
+                    "file": str(file),
+                    "baseline": str(baseline) if baseline else None,
+                    "threads": count,
+                    "p50_ms": vars(found.p50),
+                    "p95_ms": found.p95,
+                    "ratio": vars(found.ratio) if baseline else None,
+                    "pairs": found.pairs,
+                }
+            )
+        )
         return 0
     if baseline:
         typer.echo(f"ratio {found.ratio.value:.4f} ({found.ratio.low:.4f} to {found.ratio.high:.4f}) of {baseline}")
-    typer.echo(f"p50 {found.p50.value:.4f} ms ({found.p50.low:.4f} to {found.p50.high:.4f}), p95 {found.p95:.4f} ms, {count} threads, {found.pairs} pairs")
+    typer.echo(
+        f"p50 {found.p50.value:.4f} ms ({found.p50.low:.4f} to {found.p50.high:.4f}), p95 {found.p95:.4f} ms, {count} threads, {found.pairs} pairs"
+    )
     if baseline:
         typer.echo(f"baseline p50 {found.baseline_p50.value:.4f} ms")
     return 0

@@ -6,7 +6,9 @@ import typer
 
 
 def add(app: typer.Typer) -> None:
-    app.command("list", help="List techniques, runtimes, strategies, executors, charts, spaces or studies. Example: autoslim list runtimes")(show)
+    app.command(
+        "list", help="List techniques, runtimes, strategies, executors, charts, spaces or studies. Example: autoslim list runtimes"
+    )(show)
 
 
 def show(kind: Annotated[str, typer.Argument(help="techniques, runtimes, strategies, executors, charts, spaces or studies")]) -> int:
@@ -17,7 +19,9 @@ def show(kind: Annotated[str, typer.Argument(help="techniques, runtimes, strateg
     if kind in plugins.DOORS:
         rows = [(name, plugins.summary(kind, name)) for name in plugins.names(kind)]
     elif kind in files:
-        rows = [(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")) for name, path in yamlfile.shipped(files[kind]).items()]
+        rows = [
+            (name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")) for name, path in yamlfile.shipped(files[kind]).items()
+        ]
     else:
         raise UserError(f"list: got {kind!r}, allowed: {', '.join((*plugins.DOORS, *files))}")
     for name, text in rows:

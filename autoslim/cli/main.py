@@ -14,8 +14,14 @@ import typer
 from autoslim.errors import AutoSlimError, StudyInUse, UserError
 
 COMMANDS = ("search", "report", "pick", "apply", "bench", "profile", "list", "doctor")
-app = typer.Typer(name="autoslim", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Search how to make a trained PyTorch network fit a device, and ship files that were measured.")
+app = typer.Typer(
+    name="autoslim",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Search how to make a trained PyTorch network fit a device, and ship files that were measured.",
+)
 
 
 def version(value: bool) -> None:
@@ -64,7 +70,9 @@ def call(words: list[str], debug: bool) -> int:
     except Exception as error:  # the last door: nothing leaves as a trace unless it is asked for
         if hasattr(error, "format_message"):
             return usage(error, debug)
-        return say(f"internal error, {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug for the trace", 1, debug)
+        return say(
+            f"internal error, {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug for the trace", 1, debug
+        )
 
 
 def usage(error: Exception, debug: bool) -> int:

@@ -11,7 +11,10 @@ from autoslim.cli import _flags
 
 
 def add(app: typer.Typer) -> None:
-    app.command("profile", help="Coverage of every technique and time per layer, before any search. Example: autoslim profile --model torchvision:resnet18")(profile)
+    app.command(
+        "profile",
+        help="Coverage of every technique and time per layer, before any search. Example: autoslim profile --model torchvision:resnet18",
+    )(profile)
 
 
 def profile(
@@ -45,7 +48,10 @@ def profile(
         typer.echo(f"tied: {' = '.join(names)}")
     for note in found["coverage"]["not_counted"]:
         typer.echo(f"not counted: {note}")
-    typer.echo(f"\n{found['latency_ms']:.4g} ms on {found['runtime']}, {found['threads']} threads" + ("; time per layer:" if found["layers"] else ""))
+    typer.echo(
+        f"\n{found['latency_ms']:.4g} ms on {found['runtime']}, {found['threads']} threads"
+        + ("; time per layer:" if found["layers"] else "")
+    )
     for row in found["layers"]:
         typer.echo(f"  {row['ms']:8.4f} ms {row['share']:6.1%}  {row['layer']} ({row['op']})")
     return 0

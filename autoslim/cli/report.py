@@ -13,7 +13,9 @@ def add(app: typer.Typer) -> None:
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a search.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write; default: the same folder.")] = None,
-    storage: Annotated[str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")
+    ] = None,
     study_name: Annotated[str | None, typer.Option("--study-name", help="The study, if the storage holds several.")] = None,
 ) -> int:
     from autoslim import report as writer

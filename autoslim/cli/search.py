@@ -14,24 +14,36 @@ EXAMPLE = "Example: autoslim search --budget-ms 20. Running the same command aga
 
 
 def add(app: typer.Typer) -> None:
-    app.command("search", help=f"Search for compressed models within a budget, verify the front on test data, write a report. {EXAMPLE}")(search)
+    app.command("search", help=f"Search for compressed models within a budget, verify the front on test data, write a report. {EXAMPLE}")(
+        search
+    )
 
 
 def search(
-    study: Annotated[str | None, typer.Argument(help="A study: a shipped name (autoslim list studies) or a YAML file. Default: the embedded digits network.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study: a shipped name (autoslim list studies) or a YAML file. Default: the embedded digits network."),
+    ] = None,
     task: _flags.Task = None,
     task_arg: _flags.TaskArg = None,
     model: _flags.Model = None,
     data: _flags.Data = None,
     part: _flags.Part = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="mobile, edge or server: objectives and threads for a class of devices.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="mobile, edge or server: objectives and threads for a class of devices.")
+    ] = None,
     space: Annotated[str | None, typer.Option("--space", help="Search space: a shipped name, a YAML file, or auto.")] = None,
     budget_ms: _flags.BudgetMs = None,
     budget_mb: _flags.BudgetMb = None,
     budget_macs: _flags.BudgetMacs = None,
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
-    objectives: Annotated[str | None, typer.Option("--objectives", help="Comma-separated, metric first: metric,latency_ms,size_bytes,throughput,macs,params,peak_memory_bytes.")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            "--objectives", help="Comma-separated, metric first: metric,latency_ms,size_bytes,throughput,macs,params,peak_memory_bytes."
+        ),
+    ] = None,
     strategy: Annotated[str | None, typer.Option("--strategy", help="tpe, nsga2 or random (autoslim list strategies).")] = None,
     executor: Annotated[str | None, typer.Option("--executor", help="Where candidates run (autoslim list executors).")] = None,
     runtime: _flags.Runtime = None,
@@ -40,12 +52,19 @@ def search(
     time: Annotated[str | None, typer.Option("--time", "--timeout", help="Stop asking after this time: 90s, 10m, 2h.")] = None,
     workers: Annotated[str | None, typer.Option("--workers", help="Worker processes; default: one per physical core.")] = None,
     trial_timeout: Annotated[str | None, typer.Option("--trial-timeout", help="End a candidate after this time.")] = None,
-    trial_memory_mb: Annotated[str | None, typer.Option("--trial-memory-mb", help="End a candidate whose process uses more memory.")] = None,
+    trial_memory_mb: Annotated[
+        str | None, typer.Option("--trial-memory-mb", help="End a candidate whose process uses more memory.")
+    ] = None,
     seed: Annotated[str | None, typer.Option("--seed", help="Random state.")] = None,
     max_samples: Annotated[str | None, typer.Option("--max-samples", help="At most so many samples of each split.")] = None,
     verify: Annotated[str | None, typer.Option("--verify", help="At most so many points of the front are verified.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default reports/<study>.")] = None,
-    storage: Annotated[str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="Any Optuna storage URL or a journal path; default: a journal in the output folder.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage", envvar="OPTUNA_STORAGE", help="Any Optuna storage URL or a journal path; default: a journal in the output folder."
+        ),
+    ] = None,
     study_name: Annotated[str | None, typer.Option("--study-name", help="Name of the study in its storage.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the sentence.")] = False,
@@ -54,10 +73,26 @@ def search(
     from autoslim import search as loop
     from autoslim.study import Study
 
-    flags = {"name": study_name, "space": space, "strategy": strategy, "executor": executor, "runtime": runtime, "part": part, "threads": threads, "trials": trials,
-             "time": time, "workers": workers, "trial_timeout": trial_timeout, "trial_memory_mb": trial_memory_mb, "seed": seed, "objectives": objectives,
-             "max_samples": max_samples, "verify": verify, **_flags.task_of(task, task_arg, model, data),
-             **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop)}
+    flags = {
+        "name": study_name,
+        "space": space,
+        "strategy": strategy,
+        "executor": executor,
+        "runtime": runtime,
+        "part": part,
+        "threads": threads,
+        "trials": trials,
+        "time": time,
+        "workers": workers,
+        "trial_timeout": trial_timeout,
+        "trial_memory_mb": trial_memory_mb,
+        "seed": seed,
+        "objectives": objectives,
+        "max_samples": max_samples,
+        "verify": verify,
+        **_flags.task_of(task, task_arg, model, data),
+        **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop),
+    }
     wanted = spec.load_study(study, flags, preset)
     folder = out or Path("reports") / wanted.resolved_name()
     stop = loop.Stop()

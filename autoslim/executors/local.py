@@ -1,5 +1,6 @@
 """Worker processes on this machine: a crash, a hang or a memory hog ends its candidate and nothing else."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -29,8 +30,13 @@ class Worker:
         self.log = log
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "autoslim.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True)
+                [sys.executable, "-m", "autoslim.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+            )
         theirs.close()
         self.channel = Connection(ours.detach())
         self.candidate: Candidate | None = None
@@ -61,10 +67,8 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and its children at once."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.channel.close()
 

@@ -31,7 +31,9 @@ class Member:
     suffix = ".onnx"
     supports = {"bits": (32, 8)}
 
-    def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
+    def export(
+        self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None
+    ) -> tuple[str, ...]:
         """Write the float graph to ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
         model, notes = export_float(draft.model, example, dynamic_shapes)
         save(model, path)
@@ -111,13 +113,21 @@ class OnnxSession:
     def example(self) -> dict[str, Any]:
         """Inputs of the file's own shapes (free axes 1), for timing a file that comes without a task: normal noise for
         floats, zeros for integers, which are valid indices whatever they index."""
-        kinds = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(int64)": torch.int64, "tensor(int32)": torch.int32, "tensor(bool)": torch.bool}
+        kinds = {
+            "tensor(float)": torch.float32,
+            "tensor(double)": torch.float64,
+            "tensor(int64)": torch.int64,
+            "tensor(int32)": torch.int32,
+            "tensor(bool)": torch.bool,
+        }
         generator = torch.Generator().manual_seed(0)
         feed = {}
         for node in self._session.get_inputs():
             shape = [axis if isinstance(axis, int) else 1 for axis in node.shape]
             kind = kinds.get(node.type, torch.float32)
-            feed[node.name] = torch.randn(shape, generator=generator, dtype=kind) if kind.is_floating_point else torch.zeros(shape, dtype=kind)
+            feed[node.name] = (
+                torch.randn(shape, generator=generator, dtype=kind) if kind.is_floating_point else torch.zeros(shape, dtype=kind)
+            )
         return feed
 
 

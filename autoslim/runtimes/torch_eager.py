@@ -20,13 +20,18 @@ class Member:
     suffix = ".pt2"
     supports = {"bits": (32,)}
 
-    def export(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None) -> tuple[str, ...]:
+    def export(
+        self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None
+    ) -> tuple[str, ...]:
         """Write ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
         with torch.no_grad():
             outputs = packing.describe_outputs(call(draft.model, example))
         pair = packing.twice(example)
         trouble: Exception | None = None
-        for inputs, axes, fixed in ((pair, packing.batch_axes(pair, torch.export.Dim.DYNAMIC), ""), (example, None, str(batch_size(example)))):
+        for inputs, axes, fixed in (
+            (pair, packing.batch_axes(pair, torch.export.Dim.DYNAMIC), ""),
+            (example, None, str(batch_size(example))),
+        ):
             args, kwargs = split(inputs)
             shapes = axes if axes is None or kwargs else tuple(axes) if isinstance(axes, tuple | list) else (axes,)
             try:
@@ -85,4 +90,5 @@ class EagerSession:
                     return self._module(*args, **kwargs)
             finally:
                 torch.set_num_threads(before)
+
         return run

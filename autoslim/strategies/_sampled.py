@@ -24,8 +24,15 @@ class SampledStrategy:
     for those that look only at complete ones (NSGA-II).
     """
 
-    def __init__(self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int,
-                 make: Callable[[int], BaseSampler], rejected_as: TrialState) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[tuple[str, Direction]],
+        constraints: Sequence[str],
+        seed: int,
+        make: Callable[[int], BaseSampler],
+        rejected_as: TrialState,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._objectives, self._constraints, self._seed = space, tuple(objectives), (*constraints, FAILED), seed
         self._make, self._rejected_as = make, rejected_as
@@ -55,9 +62,16 @@ class SampledStrategy:
             self._study.tell(live, values, state)
             return
         params = {domain.name: to_sampler(domain, point[domain.name]) for domain in self._space.domains}
-        self._study.add_trial(create_trial(
-            state=state, values=values, params=params, distributions=self._distributions, constraints=constraints,
-            system_attrs={name: value for name, value in memo.items() if not name.startswith("constraints")}))
+        self._study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params=params,
+                distributions=self._distributions,
+                constraints=constraints,
+                system_attrs={name: value for name, value in memo.items() if not name.startswith("constraints")},
+            )
+        )
 
     def _translate(self, outcome: Outcome) -> tuple[TrialState, list[float] | None]:
         if isinstance(outcome, Done):
@@ -75,7 +89,7 @@ class SampledStrategy:
 
     def _violations(self, outcome: Outcome) -> dict[str, float]:
         if isinstance(outcome, Failed):
-            return {name: 0.0 for name in self._constraints} | {FAILED: 1.0}
+            return dict.fromkeys(self._constraints, 0.0) | {FAILED: 1.0}
         return {name: float(outcome.violations.get(name, 0.0)) for name in self._constraints}
 
 

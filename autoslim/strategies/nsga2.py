@@ -15,7 +15,9 @@ from autoslim.strategies._sampled import SampledStrategy
 class Member(SampledStrategy):
     """It ignores all but complete trials, so rejected points reach it as complete ones with the worst values seen."""
 
-    def __init__(self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, population: int = 16) -> None:
+    def __init__(
+        self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, population: int = 16
+    ) -> None:
         self._population = population
 
         def make(state: int) -> NSGAIISampler:
@@ -27,7 +29,12 @@ class Member(SampledStrategy):
         """The sampler hands its parents out in another order when it has just chosen them than later, from its notes; so
         that a resumed search proposes what an undisturbed one would, the choice is made before the proposal."""
         sampler = self._make(0)
-        generations = [memo for trial in self._study.get_trials(deepcopy=False) for key, memo in trial.system_attrs.items() if key.endswith(":generation")]
+        generations = [
+            memo
+            for trial in self._study.get_trials(deepcopy=False)
+            for key, memo in trial.system_attrs.items()
+            if key.endswith(":generation")
+        ]
         if generations:
             for generation in (max(generations), max(generations) + 1):
                 if generation > 0 and len([g for g in generations if g == generation - 1]) >= self._population:

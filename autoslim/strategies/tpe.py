@@ -13,7 +13,9 @@ from autoslim.strategies._sampled import SampledStrategy
 class Member(SampledStrategy):
     """Rejected points reach it as pruned trials with their violations: it learns from them without a value."""
 
-    def __init__(self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, startup: int = 8) -> None:
+    def __init__(
+        self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, startup: int = 8
+    ) -> None:
         def make(state: int) -> TPESampler:
             return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=startup, seed=state)
 

@@ -60,12 +60,16 @@ def _network(model: str, weights: str) -> nn.Module:
 
     kind, _, name = model.partition(":")
     if kind != "torchvision" or not name:
-        raise UserError(f"--model: got {model!r}, allowed: torchvision:NAME such as torchvision:resnet18; for anything else write a task (docs/task.md)")
+        raise UserError(
+            f"--model: got {model!r}, allowed: torchvision:NAME such as torchvision:resnet18; for anything else write a task (docs/task.md)"
+        )
     known = torchvision.models.list_models()
     if name not in known:
         import difflib
 
-        raise UserError(f"--model: torchvision has no {name!r}; did you mean {', '.join(difflib.get_close_matches(name, known, 3)) or 'one of torchvision.models.list_models()'}?")
+        raise UserError(
+            f"--model: torchvision has no {name!r}; did you mean {', '.join(difflib.get_close_matches(name, known, 3)) or 'one of torchvision.models.list_models()'}?"
+        )
     path = Path(weights) if weights else None
     named = weights if weights and not (path and path.is_file()) else None
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and not named else {}
@@ -98,6 +102,11 @@ def _transform(model: str, weights: str, side: int) -> object:
     from torchvision import transforms
 
     preset = _preset(model, weights)
-    return preset or transforms.Compose([
-        transforms.Resize(side), transforms.CenterCrop(side), transforms.ToTensor(),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+    return preset or transforms.Compose(
+        [
+            transforms.Resize(side),
+            transforms.CenterCrop(side),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )

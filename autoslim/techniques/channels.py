@@ -31,7 +31,8 @@ class Member:
         """One unit per group, named after its root layer."""
         return {
             group.name: Unit(group.name, tuple(dict.fromkeys(group.producers)), {"size": group.size})
-            for group in structure.groups.values() if group.size > 1
+            for group in structure.groups.values()
+            if group.size > 1
         }
 
     def effective(self, unit: Unit, value: Any) -> int | None:
@@ -39,7 +40,9 @@ class Member:
         size = unit.facts["size"]
         count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if not count and not (isinstance(value, float) and 0 < value <= 1):
-            raise UserError(f"channels of {unit.name}: got {value!r}, allowed: a share in (0.0, 1.0] or a whole number of channels up to {size}")
+            raise UserError(
+                f"channels of {unit.name}: got {value!r}, allowed: a share in (0.0, 1.0] or a whole number of channels up to {size}"
+            )
         if count:
             kept = value
         else:

@@ -22,10 +22,7 @@ class Member:
 
     def units(self, structure: Structure) -> dict[str, Unit]:
         """One unit per removable block."""
-        return {
-            name: Unit(name, tuple(layer for layer in structure.layers if layer.startswith(name + ".")))
-            for name in structure.blocks
-        }
+        return {name: Unit(name, tuple(layer for layer in structure.layers if layer.startswith(name + "."))) for name in structure.blocks}
 
     def effective(self, unit: Unit, value: Any) -> bool | None:
         if not isinstance(value, bool):

@@ -37,7 +37,8 @@ class Member:
         tied weight would be stored twice and is left alone."""
         tied = {parameter.rpartition(".")[0] for names in structure.tied for parameter in names}
         return {
-            name: Unit(name, (name,)) for name, layer in structure.layers.items()
+            name: Unit(name, (name,))
+            for name, layer in structure.layers.items()
             if name not in tied and layer.kind in ("Linear", "Conv2d") and layer.groups == 1 and min(layer.out, layer.inputs) >= 16
         }
 

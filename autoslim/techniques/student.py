@@ -55,7 +55,7 @@ class Member:
     def shrink(self, draft: Draft, width: float, depth: float) -> None:
         """Remove the last blocks of the list first, then the least important channels of every group."""
         blocks = list(draft.structure.blocks)
-        for name in blocks[round(len(blocks) * depth):]:
+        for name in blocks[round(len(blocks) * depth) :]:
             draft.replace(name, Skip(draft.structure.blocks[name].as_tuple))
         chosen = []
         for group in draft.structure.groups.values():

@@ -124,7 +124,11 @@ def test_numbers_of_the_layer_map():
     numbers = plugins.load("charts", "layer_map").numbers(TABLES)
     assert numbers["columns"] == ["channels", "rank", "sparsity", "bits"]
     assert dict(zip(numbers["layers"], numbers["shares"], strict=True)) == {
-        "stem": [0.25, 1.0, 1.0, 1.0], "b1.conv": [0.0, 0.0, 0.0, 0.0], "b2.conv": [0.25, 1.0, 0.25, 1.0], "head": [1.0, 0.5, 1.0, 0.25]}
+        "stem": [0.25, 1.0, 1.0, 1.0],
+        "b1.conv": [0.0, 0.0, 0.0, 0.0],
+        "b2.conv": [0.25, 1.0, 0.25, 1.0],
+        "head": [1.0, 0.5, 1.0, 0.25],
+    }
     assert dict(zip(numbers["layers"], numbers["words"], strict=True)) == {
         "stem": ["8/32", "", "", "32"],
         "b1.conv": ["removed", "", "", ""],

@@ -164,6 +164,7 @@ def test_bits_that_are_not_supported_are_refused(shipped, tmp_path):
 
 # -- integers in ONNX Runtime -----------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """(the embedded task, its network's layers, float file, file with 8 bits in every layer)."""

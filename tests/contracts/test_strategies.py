@@ -27,8 +27,10 @@ OBJECTIVES = (("metric", "max"), ("latency_ms", "min"))
 @pytest.fixture(params=plugins.names("strategies"))
 def make(request):
     """A function (seed) -> new strategy of the member."""
+
     def build(seed=0):
         return plugins.load("strategies", request.param, space=SPACE, objectives=OBJECTIVES, constraints=("ms",), seed=seed)
+
     build.name = request.param
     return build
 

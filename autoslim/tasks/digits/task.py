@@ -32,8 +32,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
         plain = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if plain else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = (
+            nn.Identity() if plain else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)."""
@@ -79,7 +80,7 @@ def data(split: str):
     """Batches of (images (n, 1, 32, 32), labels (n,)); the splits are disjoint and fixed."""
     images, labels = arrays(split)
     for start in range(0, len(images), 64):
-        yield images[start:start + 64], labels[start:start + 64]
+        yield images[start : start + 64], labels[start : start + 64]
 
 
 def arrays(split: str) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def train(epochs: int = EPOCHS) -> torch.nn.Module:
         net.train()
         order = torch.randperm(len(images), generator=generator)
         for start in range(0, len(images), BATCH):
-            chosen = order[start:start + BATCH]
+            chosen = order[start : start + BATCH]
             loss = F.cross_entropy(net(augment(images[chosen], generator)), labels[chosen], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
