@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autoslim import host, plugins, report, tables
+from autoslim import host, plugins, report, shipping, tables
 from autoslim.budget import LIMITS, feasible
 from autoslim.candidate import Candidate, Done, Failed, Outcome, Rejected
-from autoslim.errors import AutoSlimError, UserError
-from autoslim.executors.local import Worker
+from autoslim.errors import UserError
 from autoslim.job import UNTOUCHED, Job
 from autoslim.metrics import Measurement, direction_of
-from autoslim.recipe import Recipe, describe, to_yaml
+from autoslim.recipe import Recipe
 from autoslim.space import SearchSpace
 from autoslim.spec import StudySpec
 from autoslim.study import Entry, Lease, Study
@@ -101,9 +100,7 @@ def run(
             search(loop, reconcile(loop, prepared, command))
         finally:
             loop.executor.close()
-        watcher.phase("verification")
-        verified = verify(loop)
-        return finish(loop, verified)
+        return finish(loop)
     finally:
         if loop.study is not None:
             loop.study.close()
@@ -427,87 +424,12 @@ def show(limit: str, value: float) -> str:
     return f"{value / (1e6 if unit == ' MB' else 1):.4g}{unit}"
 
 
-# -- verification and output --------------------------------------------------------------------------------------------
-
-
-def verify(loop: Loop) -> list[dict[str, Any]]:
-    """Re-open the front's files and the rivals' in a fresh process; returns rows of verification, stored in the study too."""
-    study, out = loop.study, loop.out
-    if study.fact("untouched") is None:
-        return []
-    context = report.context_of(study)
-    chosen = to_verify(loop.entries, context, loop.spec.verify)
-    known = {row["sha256"]: row for row in (study.fact("verified") or [])}
-    rows: list[dict[str, Any]] = []
-    worker = Worker(out / "worker.log")
-    try:
-        worker.ask("verifier", replace(job_of(loop.spec, out)))
-        untouched = next(entry for entry in chosen if entry.label == "untouched")
-        for entry in chosen:
-            if entry.outcome.sha256 in known:
-                rows.append(known[entry.outcome.sha256])
-                continue
-            try:
-                place(out, entry, context)
-                file = out / model_place(entry)
-                row = worker.ask(
-                    "verify", {"file": str(file), "untouched": str(out / model_place(untouched)), "expected": entry.outcome.sha256}
-                )
-            except AutoSlimError as error:
-                loop.watcher.message(f"verification of {entry.key} failed and the point is dropped: {error}")
-                continue
-            rows.append(
-                {
-                    **row,
-                    "key": entry.key,
-                    "number": entry.number,
-                    "model_file": model_place(entry),
-                    "recipe_file": str(Path(model_place(entry)).with_name("recipe.yaml")),
-                }
-            )
-            study.set_fact("verified", rows + [row for sha, row in known.items() if sha not in {r["sha256"] for r in rows}])
-            study.renew()
-            loop.watcher.message(f"verified {len(rows)} of {len(chosen)}")
-    finally:
-        worker.kill()
-    study.set_fact("verified", rows)
-    return rows
-
-
-def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -> list[Entry]:
-    """The untouched model, the rivals, and the front."""
-    entries = tables.labelled(entries)
-    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and entry.cached_from is None and tables.is_rival(entry)]
-    front = tables.select_front(entries, context["untouched"], context["objectives"], context["metric_direction"], most)
-    seen, chosen = set(), []
-    for entry in (*labelled, *front):
-        if entry.key not in seen:
-            seen.add(entry.key)
-            chosen.append(entry)
-    return chosen
-
-
-def model_place(entry: Entry) -> str:
-    """Where a verified model lives, relative to the output folder."""
-    if entry.label == "untouched":
-        return entry.outcome.model_file
-    return f"models/{entry.key}/{Path(entry.outcome.model_file).name}"
-
-
-def place(out: Path, entry: Entry, context: Mapping[str, Any]) -> None:
-    """Move a candidate's file to its place among the shipped models."""
-    source, target = out / entry.outcome.model_file, out / model_place(entry)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not source.is_file() and not target.is_file():
-        raise AutoSlimError(f"{source} is gone; run `autoslim apply` on its recipe to make it again")
-    if source != target and source.is_file():
-        source.replace(target)
-    metadata = {"key": entry.key, "task": context["task"], "runtime": context["target"], "summary": describe(entry.outcome.recipe)}
-    target.with_name("recipe.yaml").write_text(to_yaml(entry.outcome.recipe, metadata), encoding="utf-8")
-
-
-def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Store how the run went and write every file of the output contract."""
+def finish(loop: Loop) -> dict[str, Any]:
+    """Verify the front, store how the run went, and write every file of the output contract."""
+    loop.watcher.phase("verification")
+    context = report.context_of(loop.study)
+    chosen = shipping.to_verify(loop.entries, context, loop.spec.verify)
+    verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message)
     spent = time.monotonic() - loop.begun
     runs = list(loop.study.fact("runs") or [])
     runs.append(
@@ -522,14 +444,5 @@ def finish(loop: Loop, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     loop.study.set_fact("runs", runs)
     loop.watcher.phase("report")
     summary = report.write(loop.study, loop.out)
-    shutil.rmtree(loop.out / "bases", ignore_errors=True)
-    for folder in (loop.out / "candidates").glob("*"):
-        if not any(folder.glob("model.*")):  # moved to models/
-            shutil.rmtree(folder, ignore_errors=True)
-    keep = {Path(row["model_file"]).parent.name for row in verified}
-    if loop.study.fact("untouched") is not None:  # a point whose verification failed keeps its file
-        keep |= {entry.key for entry in to_verify(loop.entries, report.context_of(loop.study), loop.spec.verify)} | {"untouched"}
-    for folder in (loop.out / "models").glob("*"):
-        if folder.name not in keep:
-            shutil.rmtree(folder, ignore_errors=True)
+    shipping.tidy(loop.out, {Path(row["model_file"]).parent.name for row in verified} | {entry.key for entry in chosen})
     return summary

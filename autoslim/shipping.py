@@ -1,0 +1,97 @@
+"""From the record to shipped files: choose what to verify, put files in their places, re-open them in a fresh process."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autoslim import tables
+from autoslim.candidate import Done
+from autoslim.errors import AutoSlimError
+from autoslim.executors.local import Worker
+from autoslim.job import Job
+from autoslim.recipe import describe, to_yaml
+from autoslim.study import Entry, Study
+
+
+def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[Entry], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Re-open the files of ``chosen`` in a process that made none of them; returns rows of verification.
+
+    Rows go into the study one by one, so that an interruption loses none. A file that was verified before is not timed
+    again; one that fails its verification is dropped, and ``say`` tells why.
+    """
+    out, known = Path(job.out), {row["sha256"]: row for row in (study.fact("verified") or [])}
+    untouched = next(entry for entry in chosen if entry.label == "untouched")
+    rows: list[dict[str, Any]] = []
+    worker = Worker(out / "worker.log")
+    try:
+        worker.ask("verifier", job)
+        for entry in chosen:
+            row = known.get(entry.outcome.sha256)
+            if row is None:
+                try:
+                    row = verify_one(worker, out, entry, untouched, context)
+                except AutoSlimError as error:
+                    say(f"verification of {entry.key} failed and the point is dropped: {error}")
+                    continue
+            rows.append(row)
+            seen = {row["sha256"] for row in rows}
+            study.set_fact("verified", rows + [row for sha, row in known.items() if sha not in seen])
+            study.renew()
+            say(f"verified {len(rows)} of {len(chosen)}")
+    finally:
+        worker.kill()
+    study.set_fact("verified", rows)
+    return rows
+
+
+def verify_one(worker: Worker, out: Path, entry: Entry, untouched: Entry, context: Mapping[str, Any]) -> dict[str, Any]:
+    """One row. Raises AutoSlimError if the file is gone, was changed, or does not run."""
+    place(out, entry, context)
+    files = {"file": str(out / model_place(entry)), "untouched": str(out / model_place(untouched)), "expected": entry.outcome.sha256}
+    recipe_file = str(Path(model_place(entry)).with_name("recipe.yaml"))
+    found = worker.ask("verify", files)
+    return {**found, "key": entry.key, "number": entry.number, "model_file": model_place(entry), "recipe_file": recipe_file}
+
+
+def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -> list[Entry]:
+    """The untouched model, the rivals, and the front."""
+    entries = tables.labelled(entries)
+    labelled = [entry for entry in entries if isinstance(entry.outcome, Done) and entry.cached_from is None and tables.is_rival(entry)]
+    front = tables.select_front(entries, context["untouched"], context["objectives"], context["metric_direction"], most)
+    seen, chosen = set(), []
+    for entry in (*labelled, *front):
+        if entry.key not in seen:
+            seen.add(entry.key)
+            chosen.append(entry)
+    return chosen
+
+
+def model_place(entry: Entry) -> str:
+    """Where a verified model lives, relative to the output folder."""
+    if entry.label == "untouched":
+        return entry.outcome.model_file
+    return f"models/{entry.key}/{Path(entry.outcome.model_file).name}"
+
+
+def place(out: Path, entry: Entry, context: Mapping[str, Any]) -> None:
+    """Move a candidate's file to its place among the shipped models."""
+    source, target = out / entry.outcome.model_file, out / model_place(entry)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not source.is_file() and not target.is_file():
+        raise AutoSlimError(f"{source} is gone; run `autoslim apply` on its recipe to make it again")
+    if source != target and source.is_file():
+        source.replace(target)
+    metadata = {"key": entry.key, "task": context["task"], "runtime": context["target"], "summary": describe(entry.outcome.recipe)}
+    target.with_name("recipe.yaml").write_text(to_yaml(entry.outcome.recipe, metadata), encoding="utf-8")
+
+
+def tidy(out: Path, keep: set[str]) -> None:
+    """Remove what the search needed and a user does not: shared float forms, emptied folders, models that left the front."""
+    shutil.rmtree(out / "bases", ignore_errors=True)
+    for folder in (out / "candidates").glob("*"):
+        if not any(folder.glob("model.*")):  # moved to models/
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (out / "models").glob("*"):
+        if folder.name not in keep | {"untouched"}:
+            shutil.rmtree(folder, ignore_errors=True)
