@@ -7,6 +7,7 @@ exported, all of the validation data, timed). A rejected candidate has paid for 
 
 import functools
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ class Evaluator:
     def prepare(self) -> Prepared:
         """Look at the model, ship it untouched, measure that file, and build the search space."""
         clock = Clock()
+        self.refuse_unlike()
         with self.machine.working():
             with clock("analysis"):
                 structure = coverage.analyse(self.model, self.example)
@@ -111,6 +113,20 @@ class Evaluator:
                 raise UserError(
                     f"space: student builder is {value['builder']!r}, allowed: {', '.join(known) or 'none; the task defines no students()'}"
                 )
+
+    def refuse_unlike(self) -> None:
+        """Raise UserError if the folder holds the untouched file of something else, before that file is written again."""
+        note = (self.out / UNTOUCHED).with_name("identity.json")
+        mine = self.identity()
+        if note.is_file():
+            known = json.loads(note.read_text(encoding="utf-8"))
+            if known != mine:
+                other = ", ".join(name for name in mine if mine[name] != known.get(name))
+                raise UserError(
+                    f"{self.out}: the study here was begun with another {other}; results of unlike things do not mix, give another --out"
+                )
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(mine, sort_keys=True) + "\n", encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two runs to be one study."""

@@ -265,7 +265,7 @@ def distil(
         outputs = pytree.tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) and leaf.dtype == torch.bfloat16 else leaf, outputs)
         objective = gap(outputs, lesson.outputs)
         if weight and loss is not None and lesson.targets is not None:
-            objective = objective + weight * loss(outputs, lesson.targets)
+            objective = objective + weight * loss(outputs, lesson.targets, lesson.inputs)
         optimizer.zero_grad()
         objective.backward()
         nn.utils.clip_grad_norm_(trainable, CLIP)

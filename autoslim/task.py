@@ -69,10 +69,15 @@ class Task:
                 f"task {self.name}: no function takes the argument {unknown[0]!r} of --task-arg, allowed: {', '.join(sorted(taken)) or 'none'}"
             )
 
-    def _call(self, part: str, *args: Any) -> Any:
+    def _call(self, part: str, *args: Any, **optional: Any) -> Any:
+        """Call one of the task's functions with those of ``optional`` and of the task's arguments that it takes."""
         function = getattr(self._source, part)
         taken = inspect.signature(function).parameters
-        return function(*args, **{key: value for key, value in self._args.items() if key in taken})
+        return function(
+            *args,
+            **{key: value for key, value in optional.items() if key in taken},
+            **{key: value for key, value in self._args.items() if key in taken},
+        )
 
     def model(self) -> nn.Module:
         """The trained network, in eval mode."""
@@ -115,8 +120,11 @@ class Task:
         return dict(declared)
 
     def loss(self) -> Callable[..., Tensor] | None:
-        """The task's loss for recovery with labels; cross-entropy where the outputs are class scores."""
-        return getattr(self._source, "loss", None) or _cross_entropy
+        """loss(outputs, targets, inputs) for recovery with labels: the task's own, which may take ``inputs`` or not; else
+        cross-entropy of class scores."""
+        if not hasattr(self._source, "loss"):
+            return lambda outputs, targets, inputs: _cross_entropy(outputs, targets)
+        return lambda outputs, targets, inputs: self._call("loss", outputs, targets, inputs=inputs)
 
     def students(self, teacher: nn.Module) -> dict[str, Callable[..., nn.Module]]:
         return dict(self._call("students", teacher)) if hasattr(self._source, "students") else {}

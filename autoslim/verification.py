@@ -129,8 +129,9 @@ class _Cache:
         self._pause()
         outputs = self._run(inputs)
         if self.whole:
-            self._outputs[id(inputs)] = outputs
+            self._outputs[id(inputs)] = inputs, outputs  # the inputs stay alive, so that no other object gets their id
         return outputs
 
     def recall(self, inputs: Inputs) -> Any:
-        return self._outputs[id(inputs)]
+        """The outputs of inputs that were seen. Raises KeyError for any other object."""
+        return self._outputs[id(inputs)][1]

@@ -234,3 +234,16 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_another_task_in_the_same_folder_is_refused(finished, tmp_path):
+    """Results of unlike things do not mix: one line, status 2, and nothing of the old study is touched."""
+    out, _ = finished
+    other = tmp_path / "tiny.py"
+    other.write_text(Path(TASK).read_text().replace("torch.manual_seed(0)", "torch.manual_seed(1)"))
+    untouched = (out / "models/untouched/model.onnx").read_bytes()
+    done = autoslim("search", "--task", other, "--space", PLAIN, "--out", out, "--quiet")
+    assert done.returncode == 2
+    assert "begun with another task, weights" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (out / "models/untouched/model.onnx").read_bytes() == untouched

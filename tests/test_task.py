@@ -283,3 +283,13 @@ def test_the_embedded_task_keeps_the_contract():
     assert score.n == 100
     assert score.values["top-1 accuracy"] > 0.95
     assert all(found.has(split) for split in ("train", "val", "test"))
+
+
+def test_the_loss_may_take_inputs_and_task_args():
+    source = types.SimpleNamespace(model=None, example_input=None, data=None)
+    source.model = source.example_input = source.data = lambda *args: None
+    source.loss = lambda outputs, targets, inputs, weight="1": float(weight) * (outputs - targets).abs().sum() + inputs.sum()
+    task_ = task.Task(source, "t", {"weight": "2"})
+    assert float(task_.loss()(torch.ones(2), torch.zeros(2), torch.ones(3))) == 7.0
+    source.loss = lambda outputs, targets: (outputs - targets).abs().sum()
+    assert float(task.Task(source, "t").loss()(torch.ones(2), torch.zeros(2), torch.ones(3))) == 2.0

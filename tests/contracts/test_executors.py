@@ -1,0 +1,64 @@
+"""The executors' promise, over every member: each candidate ends exactly once, a bad one ends alone, nothing is left behind."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autoslim import plugins
+from autoslim.candidate import Candidate, Done, Failed
+from autoslim.recipe import Recipe, Step
+from autoslim.search import job_of
+from autoslim.spec import load_study
+
+TASKS = Path(__file__).parent.parent / "tasks"
+
+
+@pytest.fixture(scope="module", params=plugins.names("executors"))
+def ended(request, tmp_path_factory):
+    """(outcomes by number in the order they came, how often each came, children before and after close)."""
+    out = tmp_path_factory.mktemp("executor")
+    spec = load_study(None, {"task": str(TASKS / "tiny.py"), "space": str(TASKS / "hostile.yaml")})
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    executor = plugins.load("executors", request.param, job=job_of(spec, out), workers=2, trial_timeout=60.0, trial_memory_mb=0.0)
+    executor.prepare()
+    waiting = [
+        Candidate(number, {}, Recipe.of([Step("student", "", {"builder": name})], {"distill_steps": 0}))
+        for number, name in enumerate(["small", "crash", "wrong", "small"])
+    ]
+    running, found = set(), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < executor.slots:
+                executor.submit(waiting[0])
+                running.add(waiting.pop(0).number)
+            for candidate, outcome in executor.outcomes(5.0):
+                running.discard(candidate.number)
+                found.append((candidate.number, outcome))
+    finally:
+        during = {child.pid for child in psutil.Process().children(recursive=True)} - before
+        executor.close()
+    after = {child.pid for child in psutil.Process().children(recursive=True)} - before
+    return found, during, after
+
+
+def test_every_candidate_ends_exactly_once(ended):
+    found, _, _ = ended
+    assert sorted(number for number, _ in found) == [0, 1, 2, 3]
+
+
+def test_a_bad_candidate_ends_alone_with_its_reason(ended):
+    ends = dict(ended[0])
+    assert isinstance(ends[0], Done)
+    assert isinstance(ends[3], Done)
+    assert isinstance(ends[1], Failed)
+    assert ends[1].reason == "crash"
+    assert "exit status 7" in ends[1].detail
+    assert isinstance(ends[2], Failed)
+    assert "no such student" in ends[2].detail
+
+
+def test_close_leaves_no_process(ended):
+    _, during, after = ended
+    assert during
+    assert not after
