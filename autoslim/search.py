@@ -22,6 +22,8 @@ from autoslim.study import Entry, Lease, Study
 
 CORNER = "corner"
 MOST_REPEATS = 8
+#: files kept during a search, as a multiple of those that get verified: what is near the front now may be on it later
+SPARE = 3
 
 
 @dataclass
@@ -364,7 +366,7 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
 
 def prune_files(loop: Loop, prepared: Any) -> None:
     """Delete the files of candidates that are dominated and carry no label."""
-    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, loop.spec.verify)
+    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, SPARE * loop.spec.verify)
     keep = (
         {entry.key for entry in front}
         | {entry.key for entry in loop.entries if tables.is_rival(entry)}
@@ -428,7 +430,8 @@ def finish(loop: Loop) -> dict[str, Any]:
     """Verify the front, store how the run went, and write every file of the output contract."""
     loop.watcher.phase("verification")
     context = report.context_of(loop.study)
-    chosen = shipping.to_verify(loop.entries, context, loop.spec.verify)
+    there = [entry for entry in loop.entries if shipping.has_file(loop.out, entry)]
+    chosen = shipping.to_verify(there, context, loop.spec.verify)
     verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message)
     spent = time.monotonic() - loop.begun
     runs = list(loop.study.fact("runs") or [])

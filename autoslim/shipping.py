@@ -67,6 +67,13 @@ def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -
     return chosen
 
 
+def has_file(out: Path, entry: Entry) -> bool:
+    """Whether an entry's file is still there, among the candidates or in its place; entries without a file count as there."""
+    if not isinstance(entry.outcome, Done):
+        return True
+    return (out / entry.outcome.model_file).is_file() or (out / model_place(entry)).is_file()
+
+
 def model_place(entry: Entry) -> str:
     """Where a verified model lives, relative to the output folder."""
     if entry.label == "untouched":

@@ -73,7 +73,7 @@ def _compare(candidate: Callable[[], object], baseline: Callable[[], object], wi
 
 class Burst:
     """Several runs of one call in a row, as a program in use makes them: about BURST_MS in all, the first ones not counted,
-    since the other file's idle threads still spin then and the caches still hold its weights. Slow calls are a burst of one.
+    since the thread pool is asleep then and the caches hold the other file's weights. Slow calls are a burst of one.
     """
 
     def __init__(self, call: Callable[[], object]) -> None:

@@ -138,6 +138,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # an idle session must not eat the other's core
     options.log_severity_level = 3
     places = host.cores()
     if 1 < threads <= len(places):  # the calling thread is the first; the pool's threads get a core each
