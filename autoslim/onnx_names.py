@@ -4,13 +4,14 @@ import ast
 
 import onnx
 
+SCOPES = "pkg.torch.onnx.name_scopes"
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 
 
 def scopes(node: onnx.NodeProto) -> list[str]:
     """Module names that the exporter noted for a node, outermost first."""
     for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
+        if entry.key == SCOPES:
             return [scope for scope in ast.literal_eval(entry.value)[:-1] if scope]
     return []
 

@@ -178,6 +178,8 @@ def test_closing_twice_does_no_harm(tmp_path):
     study = Study.open(tmp_path, "s", ["max"])
     study.close()
     study.close()
+    Study.open(tmp_path, "s", ["max"]).close()
+    assert Study.read(tmp_path).name == "s"
 
 
 def test_a_folder_without_a_study_is_named(tmp_path):

@@ -146,8 +146,19 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
+def strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter noted for debugging, stack traces with paths of this machine among it; the modules' names
+    stay, since bits and profiles are told by them."""
+    for entry in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        kept = [(prop.key, prop.value) for prop in entry.metadata_props if prop.key == onnx_names.SCOPES]
+        del entry.metadata_props[:]
+        for key, value in kept:
+            entry.metadata_props.add(key=key, value=value)
+
+
 def save(model: onnx.ModelProto, path: Path) -> None:
     """One file, weights inside, whole or not at all."""
+    strip(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     onnx.save_model(model, str(partial), save_as_external_data=False)

@@ -116,6 +116,7 @@ def test_every_outcome_is_taken_in_any_order_also_of_points_it_never_asked(make)
     strategy.tell(101, SPACE.identity(), {"unknown": [1, "x"], "deep": {"a": None}}, done)
     for number in (200, 201):
         point, memo = strategy.ask(number)
+        assert set(point) == {domain.name for domain in SPACE.domains}
         strategy.tell(number, point, memo, ends[0])
     for number in (1, 3):
         strategy.tell(number, *asked[number], ends[0])
