@@ -1,7 +1,6 @@
 """One recipe, one file: what `autoslim apply` does, outside any study."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,14 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
         lessons, held, calibration = evaluator.learning_data()
         untouched = evaluator.untouched_file()
         plain = compress(evaluator.model, Recipe(), calibration)
-        evaluator.runtime.export(plain, evaluator.example, calibration, untouched, **evaluator.shapes())
+        evaluator.export(plain, calibration, untouched)
         draft = compress(
             evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=task.students(evaluator.model)
         )
         loss = task.loss() if evaluator.has_targets else None
         notes = recover(draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, seed=spec.seed) + draft.notes
         base = Path(folder) / f"base{evaluator.runtime.suffix}"
-        notes += evaluator.runtime.export(replace(draft, bits={}), evaluator.example, calibration, base, **evaluator.shapes())
+        notes += evaluator.export(draft, calibration, base)
         notes += evaluator.runtime.finish(draft, base, calibration, out)
         score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)
         return {

@@ -8,19 +8,19 @@ exported, all of the validation data, timed). A rejected candidate has paid for 
 import functools
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoslim import coverage, host, offers, plugins, timing
-from autoslim.budget import drop, feasible
-from autoslim.candidate import Candidate, Done, Failed, Outcome, Rejected
-from autoslim.engine import Draft, compress
+from autoslim import coverage, host, offers, plugins, sensitivity, timing
+from autoslim.budget import drop
+from autoslim.candidate import Candidate, Failed, Outcome
+from autoslim.clock import Clock, sha256
+from autoslim.contest import Contest
+from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, Untreatable, UserError
 from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, batch_size, call, rows
@@ -29,7 +29,8 @@ from autoslim.layers import count
 from autoslim.memory import Probe
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe, to_yaml
-from autoslim.recovery import Lesson, Reference, recover
+from autoslim.recovery import Lesson, Reference
+from autoslim.rungs import Climb
 from autoslim.structure import Structure
 from autoslim.task import AGREEMENT, Score, Task
 
@@ -68,7 +69,7 @@ class Evaluator:
             with clock("baseline"):
                 path = self.out / f"{UNTOUCHED}{self.runtime.suffix}"
                 draft = Draft(self.model, structure, self.example)
-                extra = self.runtime.export(draft, self.example, [], path, **self.shapes())
+                extra = self.export(draft, [], path)
                 (path.parent / "recipe.yaml").write_text(to_yaml(Recipe()), encoding="utf-8")
                 targets = self.has_targets
                 params, macs = count(self.model, self.example)
@@ -156,12 +157,22 @@ class Evaluator:
     def has_targets(self) -> bool:
         return self.task.has_targets()
 
-    def shapes(self) -> dict[str, Any]:
-        found = self.task.dynamic_shapes
-        return {} if found is None else {"dynamic_shapes": found}
-
     def needs_memory(self) -> bool:
         return "memory_mb" in self.job.budget.limits or "peak_memory_bytes" in self.job.objectives
+
+    # -- tables ---------------------------------------------------------------------------------------------------------
+
+    def base_tables(self) -> dict[str, Any]:
+        """What the untouched model's layers cost: see sensitivity.tables."""
+        layers = self.prepared.structure.layers
+        with self.machine.working():
+            found = sensitivity.times(self)
+        macs, params = ({name: float(getattr(layer, kind)) for name, layer in layers.items()} for kind in ("macs", "params"))
+        return {"macs": macs, "params": params, "times": found}
+
+    def effect(self, domain: str, choice: int, loss: bool) -> dict[str, Any]:
+        """What one choice does: see sensitivity.measure."""
+        return sensitivity.measure(self, domain, choice, loss)
 
     # -- one candidate --------------------------------------------------------------------------------------------------
 
@@ -170,7 +181,7 @@ class Evaluator:
         clock = Clock()
         try:
             with self.machine.working():
-                return self._climb(candidate, clock)
+                return Climb(self, candidate, clock).up()
         except Untreatable as error:
             return Failed("export" if isinstance(error, ExportFailed) else "untreatable", str(error), clock.seconds)
         except UserError:
@@ -180,71 +191,13 @@ class Evaluator:
         except Exception as error:  # a stranger's model: whatever it raises is this candidate's end, with its reason
             return Failed("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", clock.seconds)
 
-    def _climb(self, candidate: Candidate, clock: "Clock") -> Outcome:
-        recipe, early = candidate.recipe, not candidate.label
-        folder = self.out / "candidates" / recipe.key
-        path = folder / f"model{self.runtime.suffix}"
-        lessons, held, calibration = self.learning_data()
-        with clock("compress"):
-            draft = compress(
-                self.model,
-                recipe,
-                calibration,
-                structure=self.prepared.structure,
-                moments=self.moments(calibration),
-                students=self.task.students(self.model),
-            )
-            params, macs = count(draft.model, self.example)
-        values = {"params": Value(params), "macs": Value(macs)}
-        if early and (end := self.stop("predicted", {**values, "size_bytes": Value(payload_bytes(draft))}, recipe, clock)):
-            return end
-        if early and self.binding():
-            with clock("export"):
-                early_base = path.with_name(f"early{self.runtime.suffix}")
-                self.runtime.export(replace(draft, bits={}), self.example, calibration, early_base, **self.shapes())
-                self.runtime.finish(draft, early_base, calibration, path)
-                early_base.unlink()
-            with clock("time"):
-                timed = self.time(path, self.untouched_file())
-                if self.needs_memory():
-                    timed["peak_memory_bytes"] = Value(self.memory.measure(path))
-            if end := self.stop("timed", {**values, **timed, "size_bytes": Value(path.stat().st_size)}, recipe, clock):
-                remove(folder)
-                return end
-        base = self.base(recipe)
-        notes: list[str] = []
-        if not base.is_file():
-            with clock("recover"):
-                notes = recover(
-                    draft,
-                    self.model,
-                    lessons,
-                    held,
-                    recipe.recovery,
-                    loss=self.task.loss() if self.has_targets else None,
-                    known=self.reference,
-                    pause=self.machine.pause,
-                    seed=self.job.seed,
-                )
-        with clock("export"):
-            if not base.is_file():
-                notes += self.runtime.export(replace(draft, bits={}), self.example, calibration, base, **self.shapes())
-            notes += draft.notes + list(self.runtime.finish(draft, base, calibration, path))
-        values["size_bytes"] = Value(path.stat().st_size)
-        with clock("score"):
-            score = self.score(path, self.untouched_file(), candidate if early else None)
-        values["metric"] = self.metric_value(score)
-        if score.n < self.prepared.untouched.facts["samples"]:
-            remove(folder)
-            found = self.measurement(values, score)
-            return Rejected("quick", found, self.violations(found), recipe, clock.seconds)
-        with clock("time"):
-            values |= self.time(path, self.untouched_file())
-            if self.needs_memory():
-                values["peak_memory_bytes"] = Value(self.memory.measure(path))
-        found = self.measurement(values, score)
-        (folder / "recipe.yaml").write_text(to_yaml(recipe, {"key": recipe.key, "task": self.task.name}), encoding="utf-8")
-        return Done(found, self.violations(found), str(path.relative_to(self.out)), sha256(path), recipe, clock.seconds, tuple(notes))
+    def export(self, draft: Draft, calibration: list[Inputs], path: Path) -> list[str]:
+        """Write a draft's float form; returns notes. The untouched file, once there, may serve as a template."""
+        shapes = {} if self.task.dynamic_shapes is None else {"dynamic_shapes": self.task.dynamic_shapes}
+        known = self.untouched_file()
+        if self.prepared is not None and known.is_file():
+            shapes["original"] = known, self.model
+        return list(self.runtime.export(replace(draft, bits={}), self.example, calibration, path, **shapes))
 
     def base(self, recipe: Recipe) -> Path:
         """Where the recovered float form of a recipe lies, shared by all recipes that differ from it in bits alone."""
@@ -252,12 +205,6 @@ class Evaluator:
         if not structural.steps:
             return self.untouched_file()
         return self.out / "bases" / f"{structural.key}{self.runtime.suffix}"
-
-    def stop(self, rung: str, values: Mapping[str, Value], recipe: Recipe, clock: "Clock") -> Rejected | None:
-        """A Rejected if a limit is already broken by what is known."""
-        found = Measurement(values, not_counted=self.prepared.structure.not_counted)
-        broken = self.violations(found)
-        return None if feasible(broken) else Rejected(rung, found, broken, recipe, clock.seconds)
 
     def violations(self, found: Measurement) -> dict[str, float]:
         return self.job.budget.violations(found, self.prepared.untouched, self.prepared.metric_direction)
@@ -267,8 +214,14 @@ class Evaluator:
         broken = self.violations(self.prepared.untouched)
         return any(broken.get(name, 0) > 0 for name in ("ms", "mb", "memory_mb"))
 
-    def measurement(self, values: Mapping[str, Value], score: Score) -> Measurement:
-        return Measurement(values, others_of(score), {"samples": score.n}, self.prepared.structure.not_counted)
+    def gap(self, path: Path) -> float:
+        """How far a file's outputs are from the original's on held-out inputs of the train split: finer than any metric."""
+        return sensitivity.gap_of_file(self, path, self.learning_data()[1])
+
+    def measurement(self, values: Mapping[str, Value], score: Score | None = None, gap: float | None = None) -> Measurement:
+        others, facts = (others_of(score), {"samples": score.n}) if score else ({}, {})
+        facts |= {} if gap is None else {"gap": gap}
+        return Measurement(values, others, facts, self.prepared.structure.not_counted)
 
     # -- data -----------------------------------------------------------------------------------------------------------
 
@@ -357,62 +310,14 @@ class Evaluator:
 
     def time(self, path: Path, untouched: Path) -> dict[str, Value]:
         """Latency of a file, timed in turn with the untouched file, alone on this machine."""
-        inputs = self.task.latency_input
-        candidate = self.runtime.open(path, self.job.threads).bind(inputs)
-        baseline = self.runtime.open(untouched, self.job.threads).bind(inputs)
+        contest = Contest(self.runtime, self.job.threads, self.latency_inputs)
         with self.machine.alone():
-            found = timing.compare(candidate, baseline, seconds=self.job.timing_seconds)
-        return latency_values(found, batch_size(inputs))
+            return contest.values(contest.round(path, untouched, self.job.timing_seconds))
 
-
-def latency_values(found: timing.Timing, batch: int) -> dict[str, Value]:
-    """A Timing under the names of METRICS."""
-    p50 = found.p50
-    through = Value(1000 * batch / p50.value, 1000 * batch / p50.high, 1000 * batch / p50.low)
-    return {"latency_ms": p50, "latency_ratio": found.ratio, "throughput": through}
+    @functools.cached_property
+    def latency_inputs(self) -> list[tuple[Inputs, float]]:
+        return self.task.latency_inputs()
 
 
 def others_of(score: Score) -> dict[str, float]:
     return dict(list(score.values.items())[1:])
-
-
-def payload_bytes(draft: Draft) -> int:
-    """Bytes that the weights alone need in a file: a lower bound of its size. Integer layers store one byte a weight."""
-    small = {full for layer, bits in draft.bits.items() if bits == 8 for full, _ in draft.parts(layer)}
-    total = 0
-    for name, parameter in draft.model.named_parameters():
-        owner, _, kind = name.rpartition(".")
-        norm = isinstance(draft.model.get_submodule(owner), torch.nn.modules.batchnorm._BatchNorm)
-        total += 0 if norm else parameter.numel() * (1 if owner in small and kind == "weight" else parameter.element_size())
-    return total
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def remove(folder: Path) -> None:
-    """Delete a candidate's files; another process may have done so already."""
-    for path in folder.glob("*"):
-        path.unlink(missing_ok=True)
-    if folder.is_dir():
-        folder.rmdir()
-
-
-class Clock:
-    """Seconds per rung."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 4)

@@ -53,7 +53,8 @@ class Session(Protocol):
 class Runtime(Protocol):
     """A way to ship a model as one file and to run that file.
 
-    Obligations: ``export`` writes the float form of a draft, exactly ``path`` and nothing beside it; ``finish`` makes the
+    Obligations: ``export`` writes the float form of a draft, exactly ``path`` and nothing beside it; ``original``, the untouched model's file and
+    the model, may be used to save work and changes nothing else; ``finish`` makes the
     shipped file from a float form, with the draft's bits, and may copy it where there are none; ``open`` needs nothing but the file (no class of
     the user's) and works in a fresh process; ``supports`` says which values of a technique become real in the file: a
     missing technique means all its values do.
@@ -63,7 +64,13 @@ class Runtime(Protocol):
     supports: Mapping[str, tuple[Any, ...]]
 
     def export(
-        self, draft: "Draft", example: "Inputs", calibration: Sequence["Inputs"], path: Path, dynamic_shapes: Any = None
+        self,
+        draft: "Draft",
+        example: "Inputs",
+        calibration: Sequence["Inputs"],
+        path: Path,
+        dynamic_shapes: Any = None,
+        original: tuple[Path, Any] | None = None,
     ) -> tuple[str, ...]: ...
     def finish(self, draft: "Draft", base: Path, calibration: Sequence["Inputs"], path: Path) -> tuple[str, ...]: ...
     def open(self, path: Path, threads: int) -> Session: ...
@@ -92,6 +99,7 @@ class Executor(Protocol):
 
     def prepare(self) -> Any: ...
     def attach(self, prepared: Any) -> None: ...
+    def tables(self, items: list[dict[str, Any]], say: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]: ...
     def submit(self, candidate: Candidate) -> None: ...
     def outcomes(self, seconds: float) -> Iterator[tuple[Candidate, Outcome]]: ...
     def close(self) -> None: ...

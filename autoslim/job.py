@@ -28,7 +28,7 @@ class Job:
     seed: int = 0
     max_samples: int | None = None
     work_threads: int = 1
-    timing_seconds: float = 1.0
+    timing_seconds: float = 0.4
     part: str | None = None
 
 

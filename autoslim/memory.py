@@ -55,7 +55,7 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def child(runtime: Any, path: Path, threads: int, inputs: Any) -> int:
+def child(runtime: Any, path: Path, threads: int, workload: list[Any]) -> int:
     """Bytes that opening and running the file adds to this process, at its highest."""
     before = peak = resident()
     done = threading.Event()
@@ -68,9 +68,11 @@ def child(runtime: Any, path: Path, threads: int, inputs: Any) -> int:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    run = runtime.open(path, threads).bind(inputs)
-    for _ in range(RUNS):
-        run()
+    session = runtime.open(path, threads)
+    for inputs in workload:
+        run = session.bind(inputs)
+        for _ in range(RUNS):
+            run()
     done.set()
     watcher.join()
     return max(0, max(peak, resident()) - before)
@@ -80,7 +82,7 @@ def main() -> None:
     from autoslim import plugins, task
 
     runtime_name, threads, source, args, part = sys.argv[1:6]
-    inputs = task.load(source, ast.literal_eval(args), part=part or None).latency_input
+    workload = [inputs for inputs, _ in task.load(source, ast.literal_eval(args), part=part or None).latency_inputs()]
     runtime = plugins.load("runtimes", runtime_name)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a task prints must not mix with the answers
@@ -89,7 +91,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                text = str(child(runtime, Path(line.strip()), int(threads), inputs))
+                text = str(child(runtime, Path(line.strip()), int(threads), workload))
             except Exception as error:  # reported to the caller, who turns it into the candidate's end
                 text = f"error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             os.write(answers, f"{text}\n".encode())

@@ -23,18 +23,23 @@ def summary(door: str, name: str) -> str:
     return text.splitlines()[0] if text else ""
 
 
-def load(door: str, name: str, **options: Any) -> Any:
-    """A new member. Raises UserError for an unknown name, an unknown option or a library that is not installed."""
+def find(door: str, name: str) -> Any:
+    """The member's class. Raises UserError for an unknown name or a library that is not installed."""
     if name not in names(door):
         raise UserError(f"{door}: got {name!r}, allowed: {', '.join(names(door))}")
     try:
-        module = importlib.import_module(f"autoslim.{door}.{name}")
+        return importlib.import_module(f"autoslim.{door}.{name}").Member
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("autoslim"):
             raise
         raise UserError(f"{door} {name}: needs the package {error.name!r}, which is not installed; pip install {error.name}") from None
-    allowed = inspect.signature(module.Member).parameters
+
+
+def load(door: str, name: str, **options: Any) -> Any:
+    """A new member. Raises UserError as :func:`find`, and for an unknown option."""
+    member = find(door, name)
+    allowed = inspect.signature(member).parameters
     unknown = [option for option in options if option not in allowed]
     if unknown:
         raise UserError(f"{door} {name}: unknown option {unknown[0]!r}, allowed: {', '.join(allowed) or 'none'}")
-    return module.Member(**options)
+    return member(**options)

@@ -25,7 +25,7 @@ from autoslim.settings import check
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CLIP = 1.0
 BIAS_LESSONS, NORM_LESSONS, SOLVE_LESSONS = 4, 16, 4
-#: a gap (nats of KL divergence, or relative squared error) that no distillation is spent on
+#: a gap (nats of KL divergence, or relative squared error) that no further step is spent on
 ENOUGH = 0.005
 
 
@@ -101,6 +101,9 @@ def recover(
         steps.append(("bias correction", lambda model: correct_bias(model, known.means, draft, lessons, pause)))
     best = judge(draft.model, held, pause)
     for name, act in steps:
+        if best <= ENOUGH and notes:  # the first step is always tried: it is the one that buys most
+            notes.append(f"{name}: not needed, the gap is below {ENOUGH:g}")
+            continue
         trial = copy.deepcopy(draft.model)
         try:
             act(trial)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autoslim import host, plugins, report, shipping, tables
+from autoslim import effects, host, plugins, report, shipping, tables
 from autoslim.budget import LIMITS, feasible
 from autoslim.candidate import Candidate, Done, Failed, Outcome, Rejected
 from autoslim.errors import UserError
@@ -213,12 +213,47 @@ def plugins_suffix(out: Path) -> str:
     return next(path.suffix for path in (out / UNTOUCHED).parent.glob("model.*") if path.suffix != ".partial")
 
 
-def seeds(space: SearchSpace, trials: int) -> list[tuple[str, dict[str, Any]]]:
-    """(label, point) to try before any strategy is asked: the corner that bounds everything, the rivals, the uniform grid.
+def wants_tables(strategy: str) -> bool:
+    return bool(getattr(plugins.find("strategies", strategy), "wants_tables", False))
 
-    At most half of the trials go to the grid.
+
+def strategy_of(loop: Loop, prepared: Any) -> Any:
+    """The strategy of the study, with the tables of single choices if it wants them."""
+    spec = loop.spec
+    told = {"tables": tables_of(loop, prepared)} if wants_tables(spec.strategy) else {}
+    return plugins.load(
+        "strategies",
+        spec.strategy,
+        space=prepared.space,
+        objectives=[(name, direction_of(name, prepared.metric_direction)) for name in spec.objectives],
+        constraints=spec.limits().names(),
+        seed=spec.seed,
+        **told,
+        **spec.strategy_options,
+    )
+
+
+def tables_of(loop: Loop, prepared: Any) -> dict[str, Any]:
+    """Tables of single choices, from the record where an earlier run of this study measured them for this space."""
+    names = [[domain.name, [str(choice) for choice in domain.choices]] for domain in prepared.space.domains]
+    known = loop.study.fact("tables")
+    if known is not None and known["domains"] == names:
+        return known["tables"]
+    loop.watcher.phase("tables")
+    begun = time.monotonic()
+    base, measured = loop.executor.tables(effects.items(prepared.space), loop.watcher.message)
+    found = effects.tables(prepared.space, base, measured, prepared.untouched.get("size_bytes")).as_dict()
+    loop.study.set_fact("tables", {"domains": names, "tables": found, "seconds": round(time.monotonic() - begun, 2)})
+    return found
+
+
+def seeds(space: SearchSpace, trials: int, solved: bool = False) -> list[tuple[str, dict[str, Any]]]:
+    """(label, point) to try before any strategy is asked: the corner that bounds everything, the rivals, and the uniform grid, which takes
+    at most half of the trials; a strategy that solves for a front of its own (``solved``) needs no grid.
     """
     named = [(CORNER, space.strongest()), *space.rivals().items()]
+    if solved:
+        return named
     grid = [("", point) for point in space.grid()]
     return named + grid[: max(0, trials // 2 - len(named))]
 
@@ -226,21 +261,18 @@ def seeds(space: SearchSpace, trials: int) -> list[tuple[str, dict[str, Any]]]:
 def search(loop: Loop, prepared: Any) -> None:
     """Ask and tell until trials or time are used up, the space is exhausted, or somebody asks to stop."""
     spec, space = loop.spec, prepared.space
-    objectives = [(name, direction_of(name, prepared.metric_direction)) for name in spec.objectives]
-    strategy = plugins.load(
-        "strategies",
-        spec.strategy,
-        space=space,
-        objectives=objectives,
-        constraints=spec.limits().names(),
-        seed=spec.seed,
-        **spec.strategy_options,
-    )
+    strategy = strategy_of(loop, prepared)
     for entry in loop.entries:
         if is_judged(entry.outcome):
             strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
     tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if is_judged(entry.outcome)}
-    queue = iter([(label, point) for label, point in seeds(space, spec.trials) if json.dumps(point, sort_keys=True) not in tried])
+    queue = iter(
+        [
+            (label, point)
+            for label, point in seeds(space, spec.trials, wants_tables(spec.strategy))
+            if json.dumps(point, sort_keys=True) not in tried
+        ]
+    )
     interrupted = [
         (entry.label, dict(entry.point))
         for entry in loop.entries

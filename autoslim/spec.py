@@ -167,7 +167,7 @@ class StudySpec(_Model):
     space: str = "auto"
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     objectives: Annotated[tuple[str, ...], BeforeValidator(_objectives)] = ("metric", "latency_ms", "size_bytes")
-    strategy: Annotated[str, _member("strategies")] = "tpe"
+    strategy: Annotated[str, _member("strategies")] = "frontier"
     strategy_options: dict[str, Any] = {}
     executor: Annotated[str, _member("executors")] = "local"
     trials: Annotated[int, _whole(1)] = 40

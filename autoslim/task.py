@@ -94,13 +94,28 @@ class Task:
             )
         return example
 
+    def latency_inputs(self) -> list[tuple[Inputs, float]]:
+        """What is timed, with weights that sum to 1: the task's latency_inputs(), else example_input(). Raises UserError for
+        weights that are not positive numbers."""
+        if not hasattr(self._source, "latency_inputs"):
+            return [(self.example_input(), 1.0)]
+        told = list(self._call("latency_inputs"))
+        pairs = [
+            entry if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], int | float) else (entry, 1) for entry in told
+        ]
+        wrong = [weight for _, weight in pairs if not 0 < weight < float("inf")]
+        if wrong or not pairs:
+            raise UserError(
+                f"task {self.name}: latency_inputs() gave {f'the weight {wrong[0]!r}' if wrong else 'nothing'}, "
+                "expected a list of inputs, or of (inputs, weight) with weights above 0"
+            )
+        total = sum(weight for _, weight in pairs)
+        return [(inputs, weight / total) for inputs, weight in pairs]
+
     @property
     def latency_input(self) -> Inputs:
-        """What is timed: example_input as it is, or the first of latency_inputs()."""
-        if not hasattr(self._source, "latency_inputs"):
-            return self.example_input()
-        first = next(iter(self._call("latency_inputs")))
-        return first[0] if isinstance(first, tuple) and len(first) == 2 and isinstance(first[1], int | float) else first
+        """The timed input that weighs most."""
+        return max(self.latency_inputs(), key=lambda pair: pair[1])[0]
 
     @property
     def dynamic_shapes(self) -> Any:

@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from autoslim.metrics import Value
 
 BLOCK = 4
 #: two-sided 95 % quantiles of Student's t by number of rounds
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 MIN_PAIRS = 16
 BURST_MS, MOST_RUNS, SKIPPED = 3.0, 12, 2
 TICK = 0.05
@@ -90,19 +90,10 @@ class Burst:
         return float(np.median(found))
 
 
-def compare_rounds(
-    open_pair: Callable[[], tuple[Callable[[], object], Callable[[], object]]],
-    *,
-    rounds: int = 5,
-    width: float = 0.03,
-    seconds: float = 4.0,
-) -> Timing:
-    """Like :func:`compare`, with both files opened anew for each round, since where a session lands in memory moves its time.
-
-    Values are medians over the rounds. Intervals are the wider of two: of the pooled pairs, and of the rounds' medians
-    (Student's t), so that what differs from one opening to the next is part of the doubt.
-    """
-    found = [compare(*open_pair(), width=width, seconds=seconds / rounds) for _ in range(rounds)]
+def pooled(found: Sequence[Timing], width: float = 0.03) -> Timing:
+    """Several comparisons of the same two files as one. Values are means over the middle half of the rounds, intervals the
+    wider of two: the rounds' own, and the spread from one round to the next (Student's t), so that what differs from one opening
+    or one minute to another is part of the doubt."""
     ratio = between([one.ratio for one in found])
     return Timing(
         ratio,
@@ -115,8 +106,8 @@ def compare_rounds(
 
 
 def between(values: list[Value]) -> Value:
-    """Median of several measurements with an interval that holds their mean own interval and their spread."""
-    middle = float(np.median([value.value for value in values]))
+    """Mean of the middle half of several measurements, with an interval that holds their mean own interval and their spread."""
+    middle = middle_mean([value.value for value in values])
     own = float(np.mean([value.high - value.low for value in values])) / 2 / np.sqrt(len(values))
     spread = (
         float(np.std([value.value for value in values], ddof=1)) / np.sqrt(len(values)) * STUDENT.get(len(values), 2.0)
@@ -126,6 +117,13 @@ def between(values: list[Value]) -> Value:
     half = max(own, spread)
     fastest = min(value.low for value in values)  # a time cannot be negative, and not shorter than any that was seen
     return Value(middle, float(max(min(fastest, middle), middle - half)), float(middle + half))
+
+
+def middle_mean(values: Sequence[float]) -> float:
+    """Mean without the lowest and the highest quarter: as steady as the mean, as deaf to outliers as the median."""
+    ordered = np.sort(np.asarray(values, dtype=float))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
 
 
 @contextmanager

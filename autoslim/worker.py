@@ -39,9 +39,15 @@ def serve(channel: Connection) -> None:
                 answer = evaluator.attach(payload)
             elif verb == "evaluate":
                 answer = evaluator.evaluate(payload)
+            elif verb == "base":
+                answer = evaluator.base_tables()
+            elif verb == "effect":
+                answer = evaluator.effect(**payload)
             elif verb == "verifier":
                 evaluator = start_verifier(payload)
                 answer = None
+            elif verb == "clock":
+                answer = evaluator.clock(**payload)
             else:
                 answer = evaluator.verify(**payload)
             reply = ("ok", answer)

@@ -7,12 +7,15 @@ from typing import Any
 from autoslim.candidate import Done, Failed
 from autoslim.search import Progress, Watcher
 
+#: messages that tell progress and nothing to act on
+PASSING = ("verified", "timed, round", "measuring")
+
 
 class Silent(Watcher):
     """Keeps only what must be said: messages about budgets."""
 
     def message(self, text: str) -> None:
-        if not text.startswith("verified"):
+        if not text.startswith(PASSING):
             print(f"autoslim: {text}", file=sys.stderr)
 
 
@@ -63,7 +66,7 @@ class Live(Lines):
             self._status.stop()
 
     def message(self, text: str) -> None:
-        if text.startswith("verified"):
+        if text.startswith(PASSING):
             self._status.update(text)
         else:
             self.put(text)

@@ -23,10 +23,11 @@ def bench(
     task_arg: _flags.TaskArg = None,
     threads: _flags.Threads = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Longest time to measure.")] = 5.0,
-    rounds: Annotated[int, typer.Option("--rounds", min=2, max=8, help="How often the files are opened anew.")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often the files are opened anew.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON.")] = False,
 ) -> int:
     from autoslim import plugins, timing
+    from autoslim.contest import Contest
     from autoslim.errors import UserError
     from autoslim.spec import load_study
 
@@ -38,19 +39,17 @@ def bench(
     if task:
         from autoslim.task import load
 
-        inputs = load(task, _flags.pairs(task_arg)).latency_input
+        inputs = load(task, _flags.pairs(task_arg)).latency_inputs()
     else:
         session = plugins.load("runtimes", runtime).open(file, 1)
         if not hasattr(session, "example"):
             raise UserError(f"--task: needed for {file.suffix} files, which do not tell the shapes of their inputs")
-        inputs = session.example()
+        inputs = [(session.example(), 1.0)]
     door = plugins.load("runtimes", runtime)
 
-    def pair() -> tuple:
-        return door.open(file, count).bind(inputs), door.open(baseline or file, count).bind(inputs)
-
+    contest = Contest(door, count, inputs)
     with timing.Machine().alone():
-        found = timing.compare_rounds(pair, rounds=rounds, seconds=seconds)
+        found = contest.rounds(file, baseline or file, rounds, seconds)
     if as_json:
         typer.echo(
             json.dumps(

@@ -44,7 +44,9 @@ def search(
             "--objectives", help="Comma-separated, metric first: metric,latency_ms,size_bytes,throughput,macs,params,peak_memory_bytes."
         ),
     ] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", help="tpe, nsga2 or random (autoslim list strategies).")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="frontier (default), tpe, nsga2 or random (autoslim list strategies).")
+    ] = None,
     executor: Annotated[str | None, typer.Option("--executor", help="Where candidates run (autoslim list executors).")] = None,
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -134,6 +134,29 @@ class Member:
                 yield candidate, outcome
             if found:
                 return
+
+    def tables(self, items: list[dict[str, Any]], say: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """(what the untouched layers cost, one answer per item); an item that ends its worker is left out."""
+        base = self._workers[0].ask("base")
+        waiting, found = list(items), []
+        busy: dict[Worker, dict[str, Any]] = {}
+        while len(self._workers) < min(self.slots, len(items)):
+            self._workers.append(self._start())
+        while waiting or busy:
+            for worker in self._workers:
+                if waiting and worker not in busy:
+                    busy[worker] = waiting.pop(0)
+                    worker.channel.send(("effect", busy[worker]))
+            for channel in wait([worker.channel for worker in busy], timeout=self._timeout or START_SECONDS):
+                worker = next(one for one in busy if one.channel is channel)
+                del busy[worker]
+                try:
+                    found.append(worker.answer(seconds=5.0))
+                except AutoSlimError:
+                    self._drop(worker)
+                    self._workers.append(self._start())
+                say(f"measuring single choices: {len(found)} of {len(items)}")
+        return base, found
 
     def _end(self, worker: Worker, ready: bool) -> Outcome | None:
         """How the worker's candidate ended, or None while it goes on."""

@@ -18,9 +18,11 @@ from torch import nn
 from autoslim import host, onnx_names, packing
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
-from autoslim.fusing import fused
-from autoslim.inputs import Inputs, batch_size, call, rows, split
+from autoslim.fusing import TOLERANCE, fused
+from autoslim.inputs import Inputs, batch_size, call, close, rows, split, tensors
 from autoslim.onnx_int8 import quantise
+from autoslim.rewriting import Template
+from autoslim.runtimes import _dynamic
 
 OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
 
@@ -31,13 +33,54 @@ class Member:
     suffix = ".onnx"
     supports = {"bits": (32, 8)}
 
+    def __init__(self) -> None:
+        self._template: tuple[tuple, Template] | None = None
+
     def export(
-        self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None
+        self,
+        draft: Draft,
+        example: Inputs,
+        calibration: Sequence[Inputs],
+        path: Path,
+        dynamic_shapes: Any = None,
+        original: tuple[Path, nn.Module] | None = None,
     ) -> tuple[str, ...]:
         """Write the float graph to ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
+        if original is not None and self._rewrite(draft, example, calibration, path, *original):
+            return (_dynamic.FIXED,) if _meta(onnx.load(str(path))).get(BATCH) else ()
         model, notes = export_float(draft.model, example, dynamic_shapes)
         save(model, path)
         return tuple(notes)
+
+    def _rewrite(self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, source: Path, teacher: nn.Module) -> bool:
+        """Whether the draft could be written into the original's graph, and computes there what it computes in PyTorch; nothing
+        lies at ``path`` otherwise."""
+        if "" in draft.replaced:
+            return False
+        trial = path.with_name(f"{path.name}.{os.getpid()}.rewritten")
+        try:
+            proto = self._template_of(source, teacher, example).write(fused(draft.model, example))
+            if proto is None:
+                return False
+            save(proto, trial)
+            session = self.open(trial, torch.get_num_threads())
+            with torch.no_grad():
+                if not all(agree(session.run(batch), call(draft.model, batch)) for batch in (example, *calibration[:1])):
+                    return False
+            trial.replace(path)
+            return True
+        except Exception:  # whatever the short cut stumbles over, the ordinary export is still to come and has its own reasons
+            return False
+        finally:
+            trial.unlink(missing_ok=True)
+
+    def _template_of(self, source: Path, teacher: nn.Module, example: Inputs) -> Template:
+        """The template of a file as it is now; the latest is kept."""
+        facts = source.stat()
+        known = source, facts.st_mtime_ns, facts.st_size, facts.st_ino, teacher
+        if self._template is None or self._template[0] != known:
+            self._template = known, Template(onnx.load(str(source)), fused(teacher, example))
+        return self._template[1]
 
     def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
         """The shipped file: the float graph with integer kernels for the layers whose bits are 8."""
@@ -149,7 +192,14 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 def strip(model: onnx.ModelProto) -> None:
     """Take out what the exporter noted for debugging, stack traces with paths of this machine among it; the modules' names
     stay, since bits and profiles are told by them."""
-    for entry in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+    for entry in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
         kept = [(prop.key, prop.value) for prop in entry.metadata_props if prop.key == onnx_names.SCOPES]
         del entry.metadata_props[:]
         for key, value in kept:
@@ -165,35 +215,40 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     partial.replace(path)
 
 
+def agree(left: Any, right: Any) -> bool:
+    """Whether each output by itself is the same, so that a large one hides no error of a small one; integers exactly."""
+    pairs = list(zip(tensors(left), tensors(right), strict=True))
+    return all(close(a, b, TOLERANCE) and (a.is_floating_point() or torch.equal(a, b)) for a, b in pairs)
+
+
 def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) -> tuple[onnx.ModelProto, list[str]]:
     """(float graph with its weights inside, notes). The batch axis is free where the model allows it."""
     with torch.no_grad():
         outputs = packing.describe_outputs(call(model, example))
     model = fused(model, example)
-    pair = packing.twice(example)
-    attempts = []
-    if dynamic_shapes is not None:
-        attempts.append((example, dynamic_shapes, ""))
-    attempts.append((pair, packing.batch_axes(pair, torch.export.Dim.DYNAMIC), ""))
-    attempts.append((example, None, str(batch_size(example))))
     trouble: Exception | None = None
-    for inputs, shapes, fixed in attempts:
+    for inputs, shapes, told in _dynamic.attempts(example, dynamic_shapes):
         try:
             proto = _dynamo(model, inputs, shapes)
         except Exception as error:  # the exporter raises whatever the traced code raises
             trouble = error
             continue
+        fixed = _fixed_batch(proto)
+        if fixed and int(fixed) != batch_size(example):
+            continue  # the axis was meant to be free and is not
         _annotate(proto, outputs, fixed)
-        return proto, ["the file takes a fixed batch: the exporter could not free the batch axis"] if fixed else []
+        return proto, _dynamic.notes(fixed, told or dynamic_shapes is None)
     raise ExportFailed(f"onnxruntime_cpu: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+
+
+def _fixed_batch(proto: onnx.ModelProto) -> str:
+    """The batch size that a graph takes, "" where it takes any."""
+    axes = proto.graph.input[0].type.tensor_type.shape.dim if proto.graph.input else ()
+    return str(axes[0].dim_value) if axes and axes[0].HasField("dim_value") else ""
 
 
 def _dynamo(model: nn.Module, inputs: Inputs, shapes: Any) -> onnx.ModelProto:
     args, kwargs = split(inputs)
-    if shapes is not None and not isinstance(shapes, dict):
-        shapes = tuple(shapes) if isinstance(shapes, tuple | list) else (shapes,)
-    elif shapes is not None and not kwargs:
-        shapes = (shapes,)
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from autoslim import packing
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, Untreatable
 from autoslim.inputs import Inputs, batch_size, call, split, tensors
+from autoslim.runtimes import _dynamic
 
 
 class Member:
@@ -21,29 +24,33 @@ class Member:
     supports = {"bits": (32,)}
 
     def export(
-        self, draft: Draft, example: Inputs, calibration: Sequence[Inputs], path: Path, dynamic_shapes: Any = None
+        self,
+        draft: Draft,
+        example: Inputs,
+        calibration: Sequence[Inputs],
+        path: Path,
+        dynamic_shapes: Any = None,
+        original: tuple[Path, nn.Module] | None = None,
     ) -> tuple[str, ...]:
         """Write ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
         with torch.no_grad():
             outputs = packing.describe_outputs(call(draft.model, example))
-        pair = packing.twice(example)
         trouble: Exception | None = None
-        for inputs, axes, fixed in (
-            (pair, packing.batch_axes(pair, torch.export.Dim.DYNAMIC), ""),
-            (example, None, str(batch_size(example))),
-        ):
+        for inputs, shapes, told in _dynamic.attempts(example, unnamed(dynamic_shapes)):
             args, kwargs = split(inputs)
-            shapes = axes if axes is None or kwargs else tuple(axes) if isinstance(axes, tuple | list) else (axes,)
             try:
                 program = torch.export.export(draft.model, args, kwargs or None, dynamic_shapes=shapes)
             except Exception as error:  # the tracer raises whatever the traced code raises
                 trouble = error
                 continue
+            fixed = _fixed_batch(program)
+            if fixed and int(fixed) != batch_size(example):
+                continue  # the axis was meant to be free and is not
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.pt2")
             torch.export.save(program, str(partial), extra_files={"autoslim.outputs": outputs, "autoslim.batch": fixed})
             partial.replace(path)
-            return ("the file takes a fixed batch: the exporter could not free the batch axis",) if fixed else ()
+            return tuple(_dynamic.notes(fixed, told or dynamic_shapes is None))
         raise ExportFailed(f"torch_eager: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
 
     def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
@@ -56,6 +63,18 @@ class Member:
 
     def open(self, path: Path, threads: int) -> "EagerSession":
         return EagerSession(path, threads)
+
+
+def unnamed(shapes: Any) -> Any:
+    """Axes that torch.onnx.export takes by a name (a text) as torch.export does: free, and equal where the model says so."""
+    return pytree.tree_map_only(str, lambda name: torch.export.Dim.DYNAMIC, shapes)
+
+
+def _fixed_batch(program: torch.export.ExportedProgram) -> str:
+    """The batch size that a program takes, "" where it takes any."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    first = next((value for name in program.graph_signature.user_inputs if isinstance(value := values.get(name), Tensor)), None)
+    return str(first.shape[0]) if first is not None and first.dim() and isinstance(first.shape[0], int) else ""
 
 
 class EagerSession:

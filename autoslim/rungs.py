@@ -1,0 +1,141 @@
+"""One candidate's way up the rungs, the cheapest first: predicted, timed, quick, full (see evaluator.py for what each costs)."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from autoslim.budget import feasible
+from autoslim.candidate import Candidate, Done, Outcome, Rejected
+from autoslim.clock import Clock, remove, sha256
+from autoslim.engine import Draft, compress
+from autoslim.inputs import Inputs
+from autoslim.layers import count
+from autoslim.metrics import Value
+from autoslim.recipe import to_yaml
+from autoslim.recovery import recover
+from autoslim.task import Score
+
+if TYPE_CHECKING:
+    from autoslim.evaluator import Evaluator
+
+
+class Climb:
+    """A candidate under way; ``up`` is the whole of it."""
+
+    def __init__(self, evaluator: "Evaluator", candidate: Candidate, clock: Clock) -> None:
+        self.ev, self.candidate, self.clock = evaluator, candidate, clock
+        self.recipe, self.early = candidate.recipe, not candidate.label
+        self.folder = evaluator.out / "candidates" / self.recipe.key
+        self.path = self.folder / f"model{evaluator.runtime.suffix}"
+        self.values: dict[str, Value] = {}
+
+    def up(self) -> Outcome:
+        """The candidate's end. Labelled candidates (rivals, the corner) are not rejected early: they are measured whole."""
+        lessons, held, calibration = self.ev.learning_data()
+        draft = self.compressed(calibration)
+        if self.early and (end := self.predicted(draft) or self.timed(draft, calibration)):
+            return end
+        notes = self.shipped(draft, lessons, held, calibration)
+        with self.clock("score"):
+            score = self.ev.score(self.path, self.ev.untouched_file(), self.candidate if self.early else None)
+            gap = self.ev.gap(self.path)
+        self.values["size_bytes"] = Value(self.path.stat().st_size)
+        self.values["metric"] = self.ev.metric_value(score)
+        if score.n < self.ev.prepared.untouched.facts["samples"]:
+            return self.hopeless(score)
+        self.measure()
+        found = self.ev.measurement(self.values, score, gap)
+        (self.folder / "recipe.yaml").write_text(
+            to_yaml(self.recipe, {"key": self.recipe.key, "task": self.ev.task.name}), encoding="utf-8"
+        )
+        place, digest = str(self.path.relative_to(self.ev.out)), sha256(self.path)
+        return Done(found, self.ev.violations(found), place, digest, self.recipe, self.clock.seconds, tuple(notes))
+
+    def compressed(self, calibration: Sequence[Inputs]) -> Draft:
+        ev = self.ev
+        with self.clock("compress"):
+            draft = compress(
+                ev.model,
+                self.recipe,
+                calibration,
+                structure=ev.prepared.structure,
+                moments=ev.moments(calibration),
+                students=ev.task.students(ev.model),
+            )
+            params, macs = count(draft.model, ev.example)
+        self.values = {"params": Value(params), "macs": Value(macs)}
+        return draft
+
+    def predicted(self, draft: Draft) -> Rejected | None:
+        """What is known before any file exists: MACs, and a lower bound of the bytes."""
+        return self.broken("predicted", {**self.values, "size_bytes": Value(payload_bytes(draft))})
+
+    def timed(self, draft: Draft, calibration: Sequence[Inputs]) -> Rejected | None:
+        """Bytes, latency and memory of the file before recovery, which changes none of them; only where such a limit binds."""
+        if not self.ev.binding():
+            return None
+        with self.clock("export"):
+            base = self.path.with_name(f"early{self.ev.runtime.suffix}")
+            self.ev.export(draft, calibration, base)
+            self.ev.runtime.finish(draft, base, calibration, self.path)
+            base.unlink()
+        self.measure()
+        end = self.broken("timed", {**self.values, "size_bytes": Value(self.path.stat().st_size)})
+        if end is not None:
+            remove(self.folder)
+        return end
+
+    def shipped(self, draft: Draft, lessons: Sequence, held: Sequence, calibration: Sequence[Inputs]) -> list[str]:
+        """Recover the draft and write its file; returns what there is to note. Recipes that differ in bits alone share the
+        recovered float form."""
+        ev, base = self.ev, self.ev.base(self.recipe)
+        notes: list[str] = []
+        if not base.is_file():
+            with self.clock("recover"):
+                notes = recover(
+                    draft,
+                    ev.model,
+                    lessons,
+                    held,
+                    self.recipe.recovery,
+                    loss=ev.task.loss() if ev.has_targets else None,
+                    known=ev.reference,
+                    pause=ev.machine.pause,
+                    seed=ev.job.seed,
+                )
+        with self.clock("export"):
+            if not base.is_file():
+                notes += ev.export(draft, calibration, base)
+            notes += draft.notes + list(ev.runtime.finish(draft, base, calibration, self.path))
+        return notes
+
+    def hopeless(self, score: Score) -> Rejected:
+        """The end of a candidate whose drop on a part of the data is already beyond doubt too large."""
+        remove(self.folder)
+        found = self.ev.measurement(self.values, score)
+        return Rejected("quick", found, self.ev.violations(found), self.recipe, self.clock.seconds)
+
+    def measure(self) -> None:
+        """Latency, and memory where it is asked for."""
+        with self.clock("time"):
+            self.values |= self.ev.time(self.path, self.ev.untouched_file())
+            if self.ev.needs_memory():
+                self.values["peak_memory_bytes"] = Value(self.ev.memory.measure(self.path))
+
+    def broken(self, rung: str, values: Mapping[str, Value]) -> Rejected | None:
+        """A Rejected if a limit is already broken by what is known."""
+        found = self.ev.measurement(values)
+        violations = self.ev.violations(found)
+        return None if feasible(violations) else Rejected(rung, found, violations, self.recipe, self.clock.seconds)
+
+
+def payload_bytes(draft: Draft) -> int:
+    """Bytes that the weights alone need in a file: a lower bound of its size. Integer layers store one byte a weight."""
+    small = {full for layer, bits in draft.bits.items() if bits == 8 for full, _ in draft.parts(layer)}
+    total = 0
+    for name, parameter in draft.model.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        norm = isinstance(draft.model.get_submodule(owner), torch.nn.modules.batchnorm._BatchNorm)
+        total += 0 if norm else parameter.numel() * (1 if owner in small and kind == "weight" else parameter.element_size())
+    return total

@@ -1,0 +1,292 @@
+"""The default: solve for a whole predicted front from measured tables, measure along it, learn, solve again.
+
+Single choices are measured once (sensitivity.py); their composition (forecast.py) predicts loss, latency and bytes of any point, a
+solver (solver.py) turns that into the points of best trade-off, and what is really measured corrects the forecast. Of all
+points in sight, the one is asked that promises most hypervolume beyond what is known. In the manner of SPDY (Frantar and Alistarh 2022,
+https://arxiv.org/abs/2201.13096), with level-switch mutations at the front as in EvoPress (Sieberling et al. 2025,
+https://arxiv.org/abs/2410.14649).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoslim import pareto, solver
+from autoslim.budget import LIMITS
+from autoslim.candidate import Done, Outcome, Point, Rejected
+from autoslim.forecast import Forecast, Tables, guessed
+from autoslim.metrics import Direction, loss_sign
+from autoslim.space import RECOVERY, SearchSpace
+from autoslim.strategies._sampled import derived
+
+#: trade-offs that the solver is asked for: how much of log cost a unit of gap is worth
+TRADES = np.geomspace(0.3, 3000.0, 12)
+MUTANTS, POLISH_EVERY = 48, 4
+BUCKETS, SOLVED = 1000, 12
+#: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
+GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
+#: a gap from which more recovery was seen to buy something
+WORTH = 0.02
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one outcome taught."""
+
+    row: tuple[int, ...]
+    gap: float
+    metric: float
+    costs: tuple[float, ...]
+    ms: float
+    size: float
+    done: bool
+    feasible: bool
+
+
+class Member:
+    """``tables``: what sensitivity.py measured, as plain data; without them it begins with guesses and learns."""
+
+    wants_tables = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[tuple[str, Direction]],
+        constraints: Sequence[str],
+        seed: int,
+        tables: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._space, self._seed = space, seed
+        self._sign = next(loss_sign(direction) for name, direction in objectives if name == "metric")
+        self._costs = tuple((name, loss_sign(direction)) for name, direction in objectives if name != "metric")
+        self._tables = Tables.from_dict(tables) if tables else guessed(space)
+        self._counts = [1 if domain.technique == RECOVERY else len(domain.choices) for domain in space.domains]
+        self._blank = Forecast(space, self._tables)
+        self._told: dict[int, Told] = {}
+        self._pending: dict[int, tuple[int, ...]] = {}
+        self._bounds: dict[str, float] = {}
+        self._ready: tuple[int, Forecast, np.ndarray] | None = None
+
+    # -- the door -------------------------------------------------------------------------------------------------------
+
+    def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
+        """The point that promises most; ties and doubts are broken by the random state of (seed, number)."""
+        generator = np.random.default_rng(derived(self._seed, number))
+        forecast, solved = self._solved()
+        row = None
+        if number % POLISH_EVERY == POLISH_EVERY - 1:
+            row = self._polish(forecast)
+        if row is None:
+            row = self._promising(forecast, solved, generator)
+        self._pending[number] = tuple(int(i) for i in row)
+        return self._point(row), {}
+
+    def tell(self, number: int, point: Point, memo: Mapping[str, Any], outcome: Outcome) -> None:
+        """Learn an outcome; limits are read off the violations."""
+        self._pending.pop(number, None)
+        row = tuple(int(i) for i in self._blank.canonical(self._indices(point)[None])[0])
+        known = isinstance(outcome, Done | Rejected)
+        found = outcome.measurement if known else None
+        done = isinstance(outcome, Done)
+
+        def value(name: str) -> float:
+            got = found.get(name) if known else None
+            return float("nan") if got is None else float(got)
+
+        costs = tuple(value(name) if sign > 0 else 1.0 / max(value(name), 1e-12) for name, sign in self._costs)
+        gap = float(found.facts.get("gap", "nan")) if done else float("nan")
+        fits = done and all(amount <= 1e-9 for amount in outcome.violations.values())
+        self._told[number] = Told(row, gap, self._sign * value("metric"), costs, value("latency_ms"), value("size_bytes"), done, fits)
+        for name, broken in (outcome.violations if known else {}).items():
+            measured = found.upper(LIMITS[name][0]) if name in LIMITS else None
+            if measured is not None and broken > -1:
+                self._bounds[LIMITS[name][0]] = measured / (1 + broken)
+
+    # -- knowledge ------------------------------------------------------------------------------------------------------
+
+    def _solved(self) -> tuple[Forecast, np.ndarray]:
+        """The forecast that all results so far give, and the points it holds best; made anew as results come in, ever more
+        rarely, and from the results in their order alone."""
+        count = len(self._told)
+        every = 1 if count < 12 else max(3, count // 10)
+        due = count // every * every
+        if self._ready is None or self._ready[0] != due:
+            forecast = Forecast(self._space, self._tables)
+            told = list(self._told.values())[:due]
+            if told:
+                rows = np.array([one.row for one in told])
+                forecast.fit(rows, [one.ms for one in told], [one.size for one in told], self._gaps(told))
+            self._ready = due, forecast, self._front_rows(forecast)
+        return self._ready[1], self._ready[2]
+
+    @staticmethod
+    def _gaps(told: Sequence[Told]) -> np.ndarray:
+        """Measured gaps; where no run measures any, the loss of the metric against the best seen stands in."""
+        gaps = np.array([one.gap for one in told], dtype=float)
+        metrics = np.array([one.metric for one in told], dtype=float)
+        if np.isfinite(gaps).any() or not np.isfinite(metrics).any():
+            return gaps
+        best = np.nanmin(metrics)
+        return (metrics - best) / max(abs(best), 1e-9) + 1e-3
+
+    def _front_rows(self, forecast: Forecast) -> np.ndarray:
+        """Points of best predicted trade-off: for each cost alone and all together, from nearly lossless to strongest."""
+        weights = [np.eye(len(self._costs))[i] + 0.05 for i in range(len(self._costs))] if len(self._costs) > 1 else []
+        weights.append(np.ones(len(self._costs)) / len(self._costs))
+        found = []
+        for weight in weights:
+            row = np.array(self._counts) - 1
+            for trade in TRADES:
+
+                def score(rows: np.ndarray, trade: float = trade, weight: np.ndarray = weight) -> np.ndarray:
+                    made = forecast.composed(rows)
+                    costs = [np.log(np.maximum(forecast.cost_of(name, made), 1e-12)) for name, _ in self._costs]
+                    return weight @ np.array(costs) + trade * forecast.gap_of(made)
+
+                row = solver.descend(score, row, self._counts)
+                found.append(row)
+        return np.unique(forecast.canonical(np.vstack([found, self._separable_rows(forecast)])), axis=0)
+
+    def _separable_rows(self, forecast: Forecast) -> np.ndarray:
+        """Exact solutions for each cost as if savings added up: what descent might not find from where it starts."""
+        identity = self._indices(self._space.identity())
+        rows, places = solver.neighbours(identity, self._counts)
+        rows, places = np.vstack([rows, np.repeat(identity[None], len(identity), axis=0)]), np.r_[places, np.arange(len(identity))]
+        losses = forecast.composed(rows).losses.sum(1)
+        found = []
+        for name, _ in self._costs:
+            cost = forecast.cost(name, rows)
+            tables = [np.full(count, np.inf) for count in self._counts], [np.zeros(count) for count in self._counts]
+            for row, place, loss, value in zip(rows, places, losses, cost, strict=True):
+                choice = row[place] if row[place] < self._counts[place] else 0
+                tables[0][place][choice], tables[1][place][choice] = loss, value
+            savings = [values - values.min() for values in tables[1]]
+            picks = solver.knapsack(tables[0], savings, sum(float(values.max()) for values in savings) or 1.0, BUCKETS)
+            found.append(picks[np.linspace(0, BUCKETS, SOLVED + 1).astype(int)[:-1]])
+        rows = np.vstack(found)
+        return rows[(rows >= 0).all(1)]
+
+    # -- choosing -------------------------------------------------------------------------------------------------------
+
+    def _tried(self) -> set[tuple[int, ...]]:
+        return {one.row for one in self._told.values()} | set(self._pending.values())
+
+    def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Of the solved points and mutants around the measured front, the untried one with most promise; else a random one."""
+        tried = self._tried()
+        pool = np.vstack([solved, self._mutants(generator, solved)])
+        pool = forecast.canonical(pool)
+        fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if row not in tried], dtype=int)
+        if not len(fresh):
+            return np.array([generator.integers(count) for count in map(len, (domain.choices for domain in self._space.domains))])
+        return fresh[int(np.argmax(self._promise(forecast, fresh, generator)))]
+
+    def _mutants(self, generator: np.random.Generator, solved: np.ndarray) -> np.ndarray:
+        """Points one or two choices away from the measured front, or from the solved points before there is one."""
+        parents = np.array([one.row for one in self._told.values() if one.done]) if any(o.done for o in self._told.values()) else solved
+        if len(parents) > 64:
+            parents = parents[-64:]
+        found = parents[generator.integers(len(parents), size=MUTANTS)].copy()
+        for row in found:
+            for _ in range(generator.integers(1, 3)):
+                domain = int(generator.integers(len(row)))
+                row[domain] = generator.integers(self._counts[domain])
+        own = [i for i, domain in enumerate(self._space.domains) if domain.technique == RECOVERY]
+        found[:, own] = 0
+        return found
+
+    def _polish(self, forecast: Forecast) -> np.ndarray | None:
+        """A measured point of the front, with more recovery than it had, where that is worth its time."""
+        own = [i for i, domain in enumerate(self._space.domains) if domain.technique == RECOVERY]
+        tried = self._tried()
+        rows = []
+        for one, _ in self._measured():
+            better = np.array(one.row)
+            better[own] = [len(self._space.domains[i].choices) - 1 for i in own]
+            if one.gap > WORTH and tuple(better) not in tried:
+                rows.append((better, one))
+        if not own or not rows:
+            return None
+        relief = np.exp(forecast.fit_.relief)
+        points = np.array([self._axes(one.gap * relief, one.costs) for _, one in rows])
+        return rows[int(np.argmax(self._gain(points)))][0]
+
+    def _measured(self) -> list[tuple[Told, float]]:
+        """(told end, gap) on the front of gap and costs, of those that keep the limits if there are any."""
+        told = list(self._told.values())
+        done = [(one, gap) for one, gap in zip(told, self._gaps(told), strict=True) if one.done and np.isfinite([gap, *one.costs]).all()]
+        good = [pair for pair in done if pair[0].feasible] or done
+        if not good:
+            return []
+        mask = pareto.front(np.array([self._axes(gap, one.costs) for one, gap in good]))
+        return [pair for pair, keep in zip(good, mask, strict=True) if keep]
+
+    def _axes(self, gap: float, costs: Sequence[float]) -> list[float]:
+        return [float(np.log(np.clip(gap, GAP_FLOOR, GAP_CEILING))), *(float(np.log(max(cost, 1e-12))) for cost in costs)]
+
+    def _promise(self, forecast: Forecast, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """(n,) predicted gain of hypervolume, small where a limit will be broken; a little noise lets doubts be settled."""
+        gaps = forecast.gap(rows) * np.exp(0.05 * generator.standard_normal(len(rows)))
+        costs = np.array([self._calibrated(index, forecast.cost(name, rows)) for index, (name, _) in enumerate(self._costs)]).T
+        gain = self._gain(np.array([self._axes(gap, cost) for gap, cost in zip(gaps, costs, strict=True)]))
+        return (gain + 1e-9) * self._allowed(forecast, rows, gaps)
+
+    def _calibrated(self, index: int, predicted: np.ndarray) -> np.ndarray:
+        """Predicted costs in the measured unit, where forecast and measurement differ by a factor (throughput, memory)."""
+        told = [one for one in self._told.values() if np.isfinite(one.costs[index])]
+        if not told:
+            return predicted
+        name = self._costs[index][0]
+        rows = np.array([one.row for one in told[-200:]])
+        ratio = np.array([one.costs[index] for one in told[-200:]]) / np.maximum(self._ready[1].cost(name, rows), 1e-12)
+        return predicted * float(np.median(ratio))
+
+    def _allowed(self, forecast: Forecast, rows: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+        """(n,) 1 where all limits are expected to hold, falling off beyond."""
+        factor = np.ones(len(rows))
+        for name, bound in self._bounds.items():
+            over = np.log(np.maximum(forecast.cost(name, rows), 1e-12) / max(bound, 1e-12))
+            factor *= np.exp(-np.maximum(0.0, over + 0.02) * 20)
+        edge = self._edge()
+        return factor if edge is None else factor * np.exp(-np.maximum(0.0, np.log(gaps / edge)) * 2)
+
+    def _edge(self) -> float | None:
+        """The gap at which the allowed drop is used up, as results tell it; None as long as none broke a limit other than by cost."""
+        inside = [one.gap for one in self._told.values() if one.done and one.feasible and np.isfinite(one.gap)]
+        outside = [one.gap for one in self._told.values() if one.done and not one.feasible and np.isfinite(one.gap)]
+        if not outside:
+            return None
+        cuts = sorted({*inside, *outside})
+        wrong = [sum(gap > cut for gap in inside) + sum(gap <= cut for gap in outside) for cut in cuts]
+        return cuts[int(np.argmin(wrong))] * 1.1
+
+    def _gain(self, points: np.ndarray) -> np.ndarray:
+        """(n,) hypervolume that each point adds to what is measured and asked."""
+        corner = np.array(self._axes(GAP_CEILING, self._corner()))
+        known = [self._axes(gap, one.costs) for one, gap in self._measured()]
+        forecast = self._ready[1]
+        if self._pending:
+            rows = np.array(list(self._pending.values()))
+            costs = np.array([self._calibrated(i, forecast.cost(name, rows)) for i, (name, _) in enumerate(self._costs)]).T
+            known += [self._axes(gap, cost) for gap, cost in zip(forecast.gap(rows), costs, strict=True)]
+        base = np.array(known).reshape(-1, len(corner))
+        whole = pareto.hypervolume(base, corner)
+        gains = np.zeros(len(points))
+        for index, point in enumerate(points):
+            if not len(base) or not (base <= point).all(1).any():
+                gains[index] = pareto.hypervolume(np.vstack([base, point]), corner) - whole
+        return gains
+
+    def _corner(self) -> list[float]:
+        """Costs just above those of the untouched model, or of the worst that was seen."""
+        identity = self._space.identity()
+        row = self._indices(identity)[None]
+        return [1.1 * float(self._calibrated(i, self._ready[1].cost(name, row))[0]) for i, (name, _) in enumerate(self._costs)]
+
+    def _indices(self, point: Point) -> np.ndarray:
+        return np.array([domain.choices.index(point[domain.name]) for domain in self._space.domains])
+
+    def _point(self, row: np.ndarray) -> dict[str, Any]:
+        return {domain.name: domain.choices[int(choice)] for domain, choice in zip(self._space.domains, row, strict=True)}
