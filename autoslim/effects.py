@@ -9,20 +9,50 @@ from autoslim.forecast import Tables
 from autoslim.space import RECOVERY, Domain, SearchSpace
 
 SMALL = 1e-7
+#: loss of a choice that cannot be made
+HOPELESS = 10.0
 
 
-def items(space: SearchSpace) -> list[dict[str, Any]]:
-    """What to measure: every choice that does something, its loss for the strongest, the middle one and unordered ones."""
+def hopeless(item: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """The answer for a choice that cannot be made."""
+    told = {"loss": HOPELESS, "macs": {}, "params": {}, "integer": []}
+    return {"domain": item["domain"], "choice": item["choice"], **told, "error": " ".join(why.split())[:160]}
+
+
+def items(space: SearchSpace, most: int = 64) -> list[dict[str, Any]]:
+    """What to measure: what every choice does to size and work; its loss for at most ``most`` choices: the strongest of every
+    domain first (spread over the network where there are more domains), then the middle ones."""
+    wanted = set(losses_wanted(space, most))
     found = []
-    for domain in space.domains:
-        if domain.technique == RECOVERY:
-            continue
-        last = len(domain.choices) - 1
+    for domain in searched(space):
         for index, effects in enumerate(domain.effects):
             if effects:
-                wanted = not domain.ordered or index in (last, (last + 1) // 2)
-                found.append({"domain": domain.name, "choice": index, "loss": wanted})
-    return found
+                found.append({"domain": domain.name, "choice": index, "loss": (domain.name, index) in wanted})
+    return sorted(found, key=lambda item: not item["loss"])
+
+
+def searched(space: SearchSpace) -> list[Domain]:
+    return [domain for domain in space.domains if domain.technique != RECOVERY]
+
+
+def losses_wanted(space: SearchSpace, most: int) -> list[tuple[str, int]]:
+    """(domain, choice) pairs whose loss is worth its time, the most telling first."""
+    domains = searched(space)
+    strongest = [(domain.name, len(domain.choices) - 1) for domain in domains if domain.effects[-1]]
+    other = [
+        (domain.name, index)
+        for domain in domains
+        for index, effects in enumerate(domain.effects[:-1])
+        if effects and (not domain.ordered or index == len(domain.choices) // 2)
+    ]
+    return spread(strongest, most) + spread(other, max(0, most - len(strongest)))
+
+
+def spread(pairs: list[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+    """At most ``most`` of the pairs, evenly over their order."""
+    if len(pairs) <= most:
+        return pairs
+    return [pairs[int(i)] for i in np.unique(np.linspace(0, len(pairs) - 1, most).round())] if most else []
 
 
 def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], size: float) -> Tables:
@@ -38,8 +68,11 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
     for domain in space.domains:
         if domain.technique != RECOVERY:
             rows = [found.get((domain.name, index)) for index in range(len(domain.choices))]
-            loss[domain.name] = interpolated(domain, rows)
+            losses = interpolated(domain, rows)
+            if losses is not None:
+                loss[domain.name] = losses
             shares[domain.name] = shares_of(layers, base, rows)
+    loss |= borrowed(searched(space), loss)
     notes = tuple(f"{row['domain']}: choice {row['choice']} is not possible ({row['error']})" for row in measured if row.get("error"))
     other_ms = max(0.0, base["times"]["latency"] - float(ms.sum()))
     return Tables(
@@ -73,10 +106,29 @@ def shares_of(layers: Sequence[str], base: Mapping[str, Any], rows: Sequence[Map
     return found
 
 
-def interpolated(domain: Domain, rows: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
-    """(C,) losses, never falling from one choice to a stronger one where choices are ordered; those not measured lie between
+def borrowed(domains: Sequence[Domain], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Losses of the domains that none was measured of: those of the two nearest measured domains of the same technique, in the order of
+    the network, as geometric mean at the same position; a modest guess where there is none."""
+    found = {}
+    for index, domain in enumerate(domains):
+        if domain.name in known:
+            continue
+        alike = [
+            (abs(other - index), one.name) for other, one in enumerate(domains) if one.technique == domain.technique and one.name in known
+        ]
+        places = np.linspace(0.0, 1.0, len(domain.choices))
+        curves = [np.interp(places, np.linspace(0.0, 1.0, len(known[name])), known[name]) for _, name in sorted(alike)[:2]]
+        found[domain.name] = np.exp(np.mean([np.log(np.maximum(curve, SMALL)) for curve in curves], axis=0)) if curves else 0.05 * places**2
+        found[domain.name][[i for i, effects in enumerate(domain.effects) if not effects]] = 0.0
+    return found
+
+
+def interpolated(domain: Domain, rows: Sequence[Mapping[str, Any] | None]) -> np.ndarray | None:
+    """(C,) losses, None if none was measured; never falling from one choice to a stronger one where choices are ordered; those not measured lie between
     their neighbours on a logarithmic scale over what they remove."""
     known = {index: max(row["loss"], SMALL) for index, row in enumerate(rows) if row is not None and row["loss"] is not None}
+    if not known:
+        return None
     values = np.zeros(len(rows))
     for index, row in enumerate(rows):
         if row is None:

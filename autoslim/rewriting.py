@@ -25,12 +25,12 @@ Place = tuple[str, bool]
 class Template:
     """The graph of an original model and where each of its weights lies in it.
 
-    ``places``: {parameter or buffer: [(constant, whether transposed)]}.
+    ``proto``: the original's graph, never changed; ``places``: {parameter or buffer: [(constant, whether transposed)]}.
     """
 
     def __init__(self, proto: onnx.ModelProto, model: nn.Module) -> None:
         """``model`` is what was traced for ``proto``, its batch norms folded."""
-        self._proto = proto
+        self.proto = proto
         state = model.state_dict()
         self._digests = {name: digest(value) for name, value in state.items()}
         self.places = find_places(proto, state)
@@ -39,7 +39,7 @@ class Template:
     def write(self, model: nn.Module) -> onnx.ModelProto | None:
         """The graph of ``model``, a compressed form of the original with its batch norms folded; None where this cannot say it."""
         proto = onnx.ModelProto()
-        proto.CopyFrom(self._proto)
+        proto.CopyFrom(self.proto)
         modules = dict(model.named_modules())
         skipped = [name for name, module in modules.items() if isinstance(module, Skip)]
         chains = {name: module for name, module in modules.items() if isinstance(module, nn.Sequential) and name in self._layers}

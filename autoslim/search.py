@@ -22,6 +22,8 @@ from autoslim.study import Entry, Lease, Study
 
 CORNER = "corner"
 MOST_REPEATS = 8
+#: losses of single choices are measured for as many as there are trials, and at least for so many
+FEWEST_LOSSES = 32
 #: files kept during a search, as a multiple of those that get verified: what is near the front now may be on it later
 SPARE = 3
 
@@ -241,7 +243,7 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any]:
         return known["tables"]
     loop.watcher.phase("tables")
     begun = time.monotonic()
-    base, measured = loop.executor.tables(effects.items(prepared.space), loop.watcher.message)
+    base, measured = loop.executor.tables(effects.items(prepared.space, max(FEWEST_LOSSES, loop.spec.trials)), loop.watcher.message)
     found = effects.tables(prepared.space, base, measured, prepared.untouched.get("size_bytes")).as_dict()
     loop.study.set_fact("tables", {"domains": names, "tables": found, "seconds": round(time.monotonic() - begun, 2)})
     return found

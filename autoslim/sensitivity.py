@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autoslim import resolving
+from autoslim.effects import hopeless
 from autoslim.engine import Draft, compress
-from autoslim.errors import Untreatable
 from autoslim.layers import trace
 from autoslim.recipe import Recipe, Step
 from autoslim.recovery import gap, judge
@@ -21,8 +21,8 @@ from autoslim.recovery import gap, judge
 if TYPE_CHECKING:
     from autoslim.evaluator import Evaluator
 
-#: batches that a loss is judged on; loss of a choice that cannot be made
-BATCHES, HOPELESS = 4, 10.0
+#: batches that a loss is judged on
+BATCHES = 4
 
 
 def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dict[str, Any]:
@@ -41,8 +41,8 @@ def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dic
                 students=evaluator.task.students(evaluator.model),
             )
             found = {"loss": loss_of(evaluator, draft, held[:BATCHES]) if loss else None, **work_of(evaluator, draft)}
-        except (Untreatable, RuntimeError, ValueError) as error:
-            found = {"loss": HOPELESS, "macs": {}, "params": {}, "integer": [], "error": " ".join(str(error).split())[:160]}
+        except Exception as error:  # a stranger's model: whatever it raises, the choice cannot be made
+            return hopeless({"domain": domain, "choice": choice}, str(error))
     return {"domain": domain, "choice": choice, **found}
 
 

@@ -191,9 +191,11 @@ class StudySpec(_Model):
             return self.name
         if self.task == DEFAULT_TASK:
             return "digits"
-        base = self.task_args.get("model", "").rpartition(":")[2] or (
-            Path(self.task).stem if self.task.endswith(".py") else self.task.rpartition(".")[2]
-        )
+        model = self.task_args.get("model", "")
+        if model:  # hf:FOLDER and onnx:FILE hold paths: their last part is the name
+            base = Path(model.partition(":")[2] or model).resolve().name.removesuffix(".onnx")
+        else:
+            base = Path(self.task).stem if self.task.endswith(".py") else self.task.rpartition(".")[2]
         return f"{base}-{self.part}" if self.part else base
 
     def space_content(self) -> dict[str, Any]:

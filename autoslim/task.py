@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,18 +100,21 @@ class Task:
         weights that are not positive numbers."""
         if not hasattr(self._source, "latency_inputs"):
             return [(self.example_input(), 1.0)]
-        told = list(self._call("latency_inputs"))
+        told = self._call("latency_inputs")
+        if isinstance(told, Tensor | Mapping) or not isinstance(told, Iterable):
+            raise UserError(f"task {self.name}: latency_inputs() returned {type(told).__name__}, expected a list of inputs")
         pairs = [
-            entry if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], int | float) else (entry, 1) for entry in told
+            entry if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Real | str) else (entry, 1) for entry in told
         ]
-        wrong = [weight for _, weight in pairs if not 0 < weight < float("inf")]
-        if wrong or not pairs:
+        wrong = [weight for _, weight in pairs if isinstance(weight, str) or not 0 < weight < float("inf")]
+        if wrong or not pairs or not all(tensors(inputs) for inputs, _ in pairs):
             raise UserError(
-                f"task {self.name}: latency_inputs() gave {f'the weight {wrong[0]!r}' if wrong else 'nothing'}, "
+                f"task {self.name}: latency_inputs() gave "
+                f"{f'the weight {wrong[0]!r}' if wrong else 'an entry without a tensor' if pairs else 'nothing'}, "
                 "expected a list of inputs, or of (inputs, weight) with weights above 0"
             )
         total = sum(weight for _, weight in pairs)
-        return [(inputs, weight / total) for inputs, weight in pairs]
+        return [(inputs, float(weight / total)) for inputs, weight in pairs]
 
     @property
     def latency_input(self) -> Inputs:

@@ -35,9 +35,10 @@ class Kernels(nn.Module):
         self.out, self.head = nn.Conv2d(16, 32, 1), nn.Linear(32, 4)
 
     def forward(self, x):
-        x = self.norm(F.relu(F.conv2d(x, self.filter, padding=1, groups=16)))
         x = F.relu(self.bn(self.dw(F.relu(self.up(x)))))
-        return self.head(F.relu(self.out(F.relu(self.grouped(F.relu(self.down(x)))))).mean((2, 3)))
+        x = F.relu(self.grouped(F.relu(self.down(x))))
+        x = self.norm(F.relu(F.conv2d(x, self.filter, padding=1, groups=16)))
+        return self.head(F.relu(self.out(x)).mean((2, 3)))
 
 
 class Tokens(nn.Module):
@@ -79,7 +80,7 @@ class View(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.fc, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16 * 16, 24), nn.Linear(24, 4)
+        self.conv, self.fc, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32 * 16, 24), nn.Linear(24, 4)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv(x)), 2)
@@ -353,6 +354,19 @@ def test_a_wrong_rewrite_leaves_no_file_where_the_ordinary_export_fails_too(case
         case.export(case.draft(*case.steps("sparsity")), tmp_path / "m.onnx")
     assert untraced
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_other_process_meets_a_file_that_is_not_checked_yet(cases, tmp_path):
+    case, path, opened = cases("residual"), tmp_path / "m.onnx", []
+
+    class Watched(Member):
+        def open(self, file, threads):
+            opened.append((file.parent, path.exists()))
+            return super().open(file, threads)
+
+    assert case.rewrite(case.draft(*case.steps("channels")), path, Watched())
+    assert opened == [(tmp_path, False)]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_every_output_is_compared_by_itself_and_integers_exactly():

@@ -128,6 +128,39 @@ def test_latency_inputs_replace_the_example():
     assert made(latency_inputs=lambda: [noise(7, 3)]).latency_input.shape == (7, 3)
 
 
+def test_latency_inputs_have_weights_that_sum_to_one():
+    pair = (noise(1, 3), noise(1, 3))
+    assert [weight for _, weight in made().latency_inputs()] == [1.0]
+    told = made(latency_inputs=lambda: ((noise(n, 3), n) for n in (1, 3))).latency_inputs()
+    assert [(len(inputs), weight) for inputs, weight in told] == [(1, 0.25), (3, 0.75)]
+    assert made(latency_inputs=lambda: ((noise(n, 3), n) for n in (1, 3))).latency_input.shape == (3, 3), "the heaviest"
+    told = made(latency_inputs=lambda: [pair, (pair, 3), {"x": noise(2, 3)}]).latency_inputs()
+    assert [weight for _, weight in told] == pytest.approx([0.2, 0.6, 0.2]), "without a weight it is 1"
+    assert told[0][0] is pair, "two tensors are inputs by position"
+    assert told[1][0] is pair
+    assert set(told[2][0]) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([(torch.zeros(1, 3), 0.0)], "gave the weight 0.0"),
+        ([(torch.zeros(1, 3), 1.0), (torch.zeros(1, 3), -2)], "gave the weight -2"),
+        ([(torch.zeros(1, 3), float("nan"))], "gave the weight nan"),
+        ([(torch.zeros(1, 3), float("inf"))], "gave the weight inf"),
+        ([(torch.zeros(1, 3), "0.5")], "gave the weight '0.5'"),
+        ([], "gave nothing"),
+        ([0.5, 0.5], "gave an entry without a tensor"),
+        (torch.zeros(2, 3), "returned Tensor"),
+        ({"x": torch.zeros(1, 3)}, "returned dict"),
+        (None, "returned NoneType"),
+    ],
+)
+def test_wrong_latency_inputs_are_refused_in_one_line(given, words):
+    with pytest.raises(UserError, match=rf"^task t: latency_inputs\(\) {words}.*expected a list of inputs[^\n]*$"):
+        made(latency_inputs=lambda: given).latency_inputs()
+
+
 def test_task_args_reach_the_functions_that_take_them():
     def data(split, size="4"):
         yield noise(int(size), 3), torch.zeros(int(size), dtype=torch.long)

@@ -13,7 +13,7 @@ import pytest
 
 from autoslim import timing
 from autoslim.metrics import Value
-from autoslim.timing import Machine, between, compare, compare_rounds, median_interval
+from autoslim.timing import Machine, Timing, between, compare, median_interval, middle_mean, pooled, student
 
 
 @pytest.mark.parametrize("n", [48, 49, 64, 100, 333, 1000])
@@ -40,15 +40,6 @@ def test_median_interval_does_not_mind_order():
     samples = [5.0, 1.0, 4.0, 2.0, 3.0] * 20
     assert median_interval(samples) == median_interval(sorted(samples))
     assert median_interval(samples).value == 3.0
-
-
-@pytest.fixture
-def ticks(monkeypatch):
-    """A clock that only calls move: {"now": nanoseconds}."""
-    state = {"now": 0}
-    monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: state["now"])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: state["now"] / 1e9)
-    return state
 
 
 def costing(state, nanoseconds, spread=0.0, seed=0):
@@ -138,26 +129,53 @@ def test_a_call_against_itself_with_real_sleeps():
     assert got.ratio.low * 0.9 <= 1.0 <= got.ratio.high * 1.1
 
 
-def test_rounds_open_anew_and_carry_the_spread_between_openings(ticks):
-    costs = iter([1.0e6, 1.1e6, 0.9e6, 1.05e6, 0.95e6])
-    opened = []
+# -- several rounds as one ---------------------------------------------------------------------------------------------------
 
-    def pair():
-        opened.append(next(costs))
-        return costing(ticks, opened[-1]), costing(ticks, 1e6)
 
-    got = compare_rounds(pair, rounds=5, seconds=0.5)
-    assert len(opened) == 5
-    assert got.ratio.value == pytest.approx(1.0)
-    half = 2.776 * np.std([1.0, 1.1, 0.9, 1.05, 0.95], ddof=1) / math.sqrt(5)  # Student's t with 4 degrees of freedom
-    assert (got.ratio.low, got.ratio.high) == pytest.approx((1 - half, 1 + half), rel=1e-3)
-    assert not got.converged
+def test_the_middle_mean_leaves_a_quarter_out_at_each_end():
+    assert middle_mean([100.0, 1.0, 2.0, 3.0, -100.0, 4.0, 5.0, 6.0]) == 3.5  # of eight the two at each end
+    assert middle_mean([9.0, 1.0, 2.0, 4.0]) == 3.0
+    assert middle_mean([9.0, 1.0, 2.0]) == 4.0, "three have no quarter"
+    assert middle_mean([7.0]) == 7.0
 
 
 def test_between_takes_the_wider_of_own_doubt_and_spread():
     doubtful = between([Value(1.0, 0.5, 1.5)] * 4)
     assert (doubtful.low, doubtful.high) == pytest.approx((0.75, 1.25))  # 0.5 / sqrt(4)
     assert between([Value(2.0, 1.9, 2.1)]) == Value(2.0, pytest.approx(1.9), pytest.approx(2.1))
+
+
+def test_between_is_not_below_all_that_was_seen():
+    """Two rounds have a Student's t of 12.7: the symmetric interval would reach below zero."""
+    found = between([Value(1.0, 0.9, 1.1), Value(2.0, 1.9, 2.1)])
+    half = 12.706 * math.sqrt(0.5) / math.sqrt(2)
+    assert (found.value, found.low, found.high) == pytest.approx((1.5, 0.9, 1.5 + half))
+
+
+@pytest.mark.parametrize(("rounds", "tabled"), [(2, 12.706), (5, 2.776), (8, 2.365), (11, 2.228), (13, 2.179), (21, 2.086), (61, 2.000)])
+def test_quantiles_are_those_of_the_printed_tables(rounds, tabled):
+    assert student(rounds) == pytest.approx(tabled, abs=0.004)
+
+
+def measured(ratio, p50, p95, base, pairs):
+    """A round whose values are known to -+ 1 %."""
+    return Timing(*(Value(v, 0.99 * v, 1.01 * v) for v in (ratio, p50)), p95, Value(base, 0.99 * base, 1.01 * base), pairs, False)
+
+
+def test_pooled_rounds_by_hand():
+    found = pooled([measured(0.5, 1.0, 3.0, 2.0, 16), measured(0.6, 1.2, 5.0, 2.0, 20), measured(0.7, 1.4, 4.0, 2.0, 24)])
+    # three values 0.1 apart: standard deviation 0.1, standard error 0.1 / sqrt(3), Student's t with 2 degrees of freedom 4.303
+    assert (found.ratio.value, found.ratio.high) == pytest.approx((0.6, 0.6 + 4.303 * 0.1 / math.sqrt(3)))
+    assert found.ratio.low == pytest.approx(0.495), "the lowest end of any round"
+    assert (found.p50.value, found.p50.high) == pytest.approx((1.2, 1.2 + 4.303 * 0.2 / math.sqrt(3)))
+    assert (found.baseline_p50.value, found.baseline_p50.high) == pytest.approx((2.0, 2.0 + 0.02 / math.sqrt(3)))  # no spread
+    assert (found.p95, found.pairs, found.converged) == (4.0, 60, False)
+
+
+def test_pooled_rounds_are_converged_by_their_common_interval():
+    wide = [measured(0.5, 1.0, 1.0, 2.0, 16)] * 4  # each 2 % wide, together 1 %
+    assert pooled(wide).converged
+    assert pooled(wide, width=0.009).converged is False
 
 
 # -- locks ---------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,16 @@ Task = Annotated[
     typer.Option("--task", help="Task: a .py file, a module, or an installed task (docs/task.md). Default: the embedded digits network."),
 ]
 TaskArg = Annotated[list[str] | None, typer.Option("--task-arg", help="Argument for the task's functions, k=v; may be repeated.")]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Short cut instead of --task: torchvision:NAME.")]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Short cut instead of --task: torchvision:NAME, hf:PATH_OR_NAME or onnx:FILE.")
+]
 Data = Annotated[
-    str | None, typer.Option("--data", "-d", help="With --model: imagefolder:PATH (train, val, test below it) or random:CLASSES.")
+    str | None,
+    typer.Option(
+        "--data",
+        "-d",
+        help="With --model: imagefolder:PATH, csv:FOLDER, npz:FOLDER (train, val, test below it) or random:N (N unlabelled batches of 16).",
+    ),
 ]
 Part = Annotated[str | None, typer.Option("--part", help="Which of the task's parts() to compress; default: the largest.")]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
@@ -50,10 +57,10 @@ def task_of(task: str | None, task_arg: list[str] | None, model: str | None, dat
         if task:
             raise UserError("--task and --model: give one of them; --model is a short cut that builds a task")
         if not model:
-            raise UserError("--data: needs --model torchvision:NAME; with --task the task itself gives the data")
+            raise UserError("--data: needs --model, such as --model torchvision:NAME; with --task the task itself gives the data")
         from autoslim.spec import SHORTCUT_TASK
 
-        return {"task": SHORTCUT_TASK, "task_args": {"model": model, "data": data or "random:10", **args}}
+        return {"task": SHORTCUT_TASK, "task_args": {"model": model, "data": data or "random:4", **args}}
     return ({"task": task} if task else {}) | ({"task_args": args} if args else {})
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from autoslim.candidate import Candidate, Failed, Outcome
+from autoslim.effects import hopeless
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.host import physical_cores
 
@@ -136,26 +137,25 @@ class Member:
                 return
 
     def tables(self, items: list[dict[str, Any]], say: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """(what the untouched layers cost, one answer per item); an item that ends its worker is left out."""
+        """(what the untouched layers cost, one answer per item); an item that ends its worker, or is stopped as a candidate would be,
+        is answered as hopeless."""
         base = self._workers[0].ask("base")
         waiting, found = list(items), []
         busy: dict[Worker, dict[str, Any]] = {}
-        while len(self._workers) < min(self.slots, len(items)):
-            self._workers.append(self._start())
         while waiting or busy:
+            while len(self._workers) < min(self.slots, len(busy) + len(waiting)):
+                self._workers.append(self._start())
             for worker in self._workers:
                 if waiting and worker not in busy:
-                    busy[worker] = waiting.pop(0)
+                    busy[worker], worker.started = waiting.pop(0), time.monotonic()
                     worker.channel.send(("effect", busy[worker]))
-            for channel in wait([worker.channel for worker in busy], timeout=self._timeout or START_SECONDS):
-                worker = next(one for one in busy if one.channel is channel)
-                del busy[worker]
-                try:
-                    found.append(worker.answer(seconds=5.0))
-                except AutoSlimError:
-                    self._drop(worker)
-                    self._workers.append(self._start())
-                say(f"measuring single choices: {len(found)} of {len(items)}")
+            ready = wait([worker.channel for worker in busy], timeout=0.2)
+            for worker, item in list(busy.items()):
+                answer = self._end(worker, worker.channel in ready)
+                if answer is not None:
+                    del busy[worker]
+                    found.append(hopeless(item, answer.detail) if isinstance(answer, Failed) else answer)
+                    say(f"measuring single choices: {len(found)} of {len(items)}")
         return base, found
 
     def _end(self, worker: Worker, ready: bool) -> Outcome | None:

@@ -47,7 +47,7 @@ class Member:
     ) -> tuple[str, ...]:
         """Write the float graph to ``path``; returns notes. Raises ExportFailed if the model cannot be exported."""
         if original is not None and self._rewrite(draft, example, calibration, path, *original):
-            return (_dynamic.FIXED,) if _meta(onnx.load(str(path))).get(BATCH) else ()
+            return tuple(_dynamic.notes(_meta(self._template[1].proto).get(BATCH, ""), True))
         model, notes = export_float(draft.model, example, dynamic_shapes)
         save(model, path)
         return tuple(notes)

@@ -5,8 +5,7 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ def batches(split: str, where: str, names: Mapping[str, int] | None) -> Iterator
     """Batches of (texts, class numbers (batch,)). ``names`` are the network's classes {name: number}; with None the labels
     are not read. Raises UserError for a file without the columns, and for labels that are no class."""
     path = _source.split_file(where, split, ".csv")
-    numbers = None if names is None else _numbers(where, tuple(names.items()))
+    numbers = None if names is None else _numbers(where, names)
     return _batches(path, numbers)
 
 
@@ -40,7 +39,7 @@ def _batches(path: Path, numbers: Mapping[str, int] | None) -> Iterator[tuple[li
 
 def _rows(path: Path) -> Iterator[tuple[str, str | None]]:
     """(text, label) of each line; the label is None where the file has no such column."""
-    with path.open(newline="", encoding="utf-8") as lines:
+    with path.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines)
         columns = reader.fieldnames or ()
         if "text" not in columns:
@@ -51,8 +50,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str | None]]:
             yield row["text"], row.get("label")
 
 
-@lru_cache(maxsize=4)
-def _numbers(where: str, names: tuple[tuple[str, int], ...]) -> dict[str, int] | None:
+def _numbers(where: str, names: Mapping[str, int]) -> dict[str, int] | None:
     """{label as written: class} over all files of the folder; None where no file has labels. Integers are class numbers;
     names are the network's own, whatever their case; of a network with nameless classes, the names in sorted order."""
     found = {path: {label for _, label in _rows(path)} for name in _source.SEEDS if (path := Path(where) / f"{name}.csv").is_file()}
@@ -62,11 +60,11 @@ def _numbers(where: str, names: tuple[tuple[str, int], ...]) -> dict[str, int] |
         if len(labels) > 1:
             raise UserError(f"--data: {str(bare[0])!r} has no column label, but another file there has; give all of them or none")
         return None
-    return _classes(sorted(labels), dict(names))
+    return _classes(sorted(labels), dict(sorted(names.items(), key=lambda pair: pair[1])))
 
 
 def _classes(labels: list[str], names: Mapping[str, int]) -> dict[str, int]:
-    if all(label.strip().isdecimal() for label in labels):
+    if all(re.fullmatch(r"\s*-?\d+\s*", label) for label in labels):
         return _known(labels, {str(number): number for number in names.values()}, lambda label: str(int(label)))
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names) and not set(labels) <= set(names):
         if len(labels) > len(names):
@@ -74,10 +72,11 @@ def _classes(labels: list[str], names: Mapping[str, int]) -> dict[str, int]:
                 f"--data: {len(labels)} different labels ({', '.join(labels[:4])}, ...), but the network has {len(names)} classes"
             )
         return {label: number for number, label in enumerate(labels)}
-    return _known(labels, {name.casefold(): number for name, number in names.items()}, str.casefold)
+    fold = str.casefold if len({name.casefold() for name in names}) == len(names) else str
+    return _known(labels, {fold(name): number for name, number in names.items()}, fold)
 
 
-def _known(labels: list[str], classes: Mapping[str, int], key: object) -> dict[str, int]:
+def _known(labels: list[str], classes: Mapping[str, int], key: Callable[[str], str]) -> dict[str, int]:
     strange = [label for label in labels if key(label) not in classes]
     if strange:
         some = ", ".join(list(classes)[:8]) + (", ..." if len(classes) > 8 else "")

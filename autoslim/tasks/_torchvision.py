@@ -70,22 +70,27 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _preset(name: str, weights: str) -> Any:
-    """The transforms that the named weights were trained with; None without a name."""
+    """Maker of the transforms that the named weights were trained with; None without a name."""
     found = None if _is_file(weights) else _named(name, weights)
-    return None if found is None else found.transforms()
+    return None if found is None else found.transforms
 
 
 def _side(name: str, weights: str, size: str) -> int:
     if size:
         return _source.whole("--task-arg size", size, 1)
     preset = _preset(name, weights)
-    return 224 if preset is None else preset.crop_size[0]
+    return 224 if preset is None else preset().crop_size[0]
 
 
 def _transform(name: str, weights: str, side: int) -> Callable[[Any], Tensor]:
+    """From a PIL image to (3, side, side): the weights' own steps, their sizes in proportion; else ImageNet's usual ones."""
     from torchvision import transforms
 
-    return _preset(name, weights) or transforms.Compose(
+    preset = _preset(name, weights)
+    if preset is not None:
+        usual = preset()
+        return preset(crop_size=side, resize_size=round(usual.resize_size[0] * side / usual.crop_size[0]))
+    return transforms.Compose(
         [
             transforms.Resize(side),
             transforms.CenterCrop(side),

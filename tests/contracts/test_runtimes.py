@@ -15,6 +15,7 @@ from autoslim.engine import Draft
 from autoslim.errors import Untreatable, UserError
 from autoslim.inputs import call, tensors
 from autoslim.recipe import Recipe, Step
+from autoslim.runtimes._dynamic import spec
 from autoslim.structure import Structure
 
 TOLERANCE = 1e-4  # float32 kernels of two libraries sum in different orders
@@ -160,6 +161,53 @@ def test_bits_that_are_not_supported_are_refused(shipped, tmp_path):
     with pytest.raises(Untreatable, match=f"{name}: has no integer kernels"):
         runtime.finish(draft, folder / "tensor" / f"base{runtime.suffix}", [], tmp_path / f"m{runtime.suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- free axes ---------------------------------------------------------------------------------------------------------------
+
+FIXED = "the file takes a fixed batch: the exporter could not free the batch axis"
+ANY = torch.export.Dim.DYNAMIC
+
+
+class Sequence(nn.Module):
+    """Sequences of any length."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return torch.relu(self.layer(x)).mean(1)
+
+
+#: DYNAMIC_SHAPES -> (notes, shapes that the file must take)
+TOLD = {
+    "by name, with texts": ({"x": {0: "batch", 1: "length"}}, (), [(1, 7), (3, 7), (1, 9), (3, 2)]),
+    "by position, length alone": (({1: ANY},), (FIXED,), [(1, 7), (1, 9), (3, 2)]),
+    "an input that is not there": (({1: ANY}, {1: ANY}), ("DYNAMIC_SHAPES was not followed: the exporter refused it",), [(1, 7), (3, 7)]),
+}
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_dynamic_shapes_of_the_task_are_followed_or_said_not_to_be(shipped, told, tmp_path):
+    """The example is a batch of one, whose axis tracers take for a constant."""
+    _, runtime, _ = shipped
+    model, (given, notes, takes) = seeded(Sequence), TOLD[told]
+    path = tmp_path / f"m{runtime.suffix}"
+    assert runtime.export(draft_of(model, noise(1, 7, 6)), noise(1, 7, 6), [], path, dynamic_shapes=given) == notes
+    session = runtime.open(path, 1)
+    for shape in takes:
+        x = noise(*shape, 6)
+        torch.testing.assert_close(session.run(x), model(x).detach(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_dynamic_shapes_in_the_form_that_torch_takes():
+    x, axes = noise(1, 7, 6), {0: ANY}
+    assert spec(axes, x) == (axes,)
+    assert spec((axes,), x) == spec([axes], x) == (axes,)
+    assert spec({"x": axes}, x) == {"x": axes}
+    assert spec((axes, None), (x, x)) == (axes, None)
+    assert spec({"a": axes, "b": None}, {"a": x, "b": x}) == {"a": axes, "b": None}
 
 
 # -- integers in ONNX Runtime -----------------------------------------------------------------------------------------------
