@@ -151,6 +151,15 @@ def shaken(model, share, seed=0):
     return model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Networks this small gain nothing by a second thread, and lose much where the cores are not free."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     """name -> Case, each made when first asked for."""

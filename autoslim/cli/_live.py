@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from autoslim.candidate import Done, Failed
-from autoslim.search import Progress, Watcher
+from autoslim.loop import Progress, Watcher
 
 #: messages that tell progress and nothing to act on
 PASSING = ("verified", "timed, round", "measuring")

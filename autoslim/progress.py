@@ -1,0 +1,76 @@
+"""What the loop says while it runs, which files it still needs, and the answer to a budget that nothing can meet."""
+
+import shutil
+import time
+from typing import Any
+
+from autoslim import tables
+from autoslim.budget import LIMITS, feasible
+from autoslim.candidate import Done, Outcome, Rejected
+from autoslim.loop import Loop, Progress
+from autoslim.opening import CORNER
+
+#: files kept during a search, as a multiple of those that get verified: what is near the front now may be on it later
+SPARE = 3
+
+
+def prune_files(loop: Loop, prepared: Any) -> None:
+    """Delete the files of candidates that are dominated and carry no label."""
+    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, SPARE * loop.spec.verify)
+    keep = (
+        {entry.key for entry in front}
+        | {entry.key for entry in loop.entries if tables.is_rival(entry)}
+        | {c.recipe.key for c in loop.running.values()}
+    )
+    for folder in (loop.out / "candidates").glob("*"):
+        if folder.name not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def report_progress(loop: Loop, prepared: Any, number: int) -> None:
+    done = [entry for entry in loop.entries if isinstance(entry.outcome, Done)]
+    good = [entry for entry in done if feasible(entry.outcome.violations)]
+    best = min(
+        good,
+        key=lambda entry: sum(
+            tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)
+        ),
+        default=None,
+    )
+    count = tables.counts(loop.entries)["evaluations"]
+    spent = time.monotonic() - loop.begun
+    eta = spent / max(count, 1) * (loop.spec.trials - count) if count > 2 else None
+    if loop.spec.time is not None:
+        eta = min(eta or loop.spec.time, max(0.0, loop.spec.time - spent))
+    volume = tables.hypervolume(
+        (entry.outcome.measurement for entry in good), prepared.untouched, loop.spec.objectives, prepared.metric_direction
+    )
+    latest = next(entry for entry in loop.entries if entry.number == number)
+    loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
+
+
+def check_floor(loop: Loop, prepared: Any, label: str, outcome: Outcome | None) -> None:
+    """A limit that even the strongest corner breaks is answered at once with the smallest value measured."""
+    if label != CORNER or not isinstance(outcome, Done):
+        return
+    budget = loop.spec.limits()
+    hard = {name: amount for name, amount in outcome.violations.items() if amount > 0 and name != "max_drop"}
+    for name in hard:
+        measured, bound = floor_of(loop, name), budget.bound(name, prepared.untouched)
+        if measured is not None and measured > bound:
+            loop.watcher.message(
+                f"--budget-{name.replace('_', '-')}: {show(name, bound)} cannot be met: {show(name, measured)} is the smallest measured, with "
+                f"channels, blocks and bits at their strongest; no bound is proven. The closest points are verified and saved."
+            )
+            loop.stop.requested, loop.stop.reason = True, "floor"
+
+
+def floor_of(loop: Loop, limit: str) -> float | None:
+    """The smallest value measured so far of a limit's quantity."""
+    values = [entry.outcome.measurement.get(LIMITS[limit][0]) for entry in loop.entries if isinstance(entry.outcome, Done | Rejected)]
+    return min((value for value in values if value is not None), default=None)
+
+
+def show(limit: str, value: float) -> str:
+    unit = {"ms": " ms", "mb": " MB", "memory_mb": " MB", "macs": " MACs"}[limit]
+    return f"{value / (1e6 if unit == ' MB' else 1):.4g}{unit}"
