@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autoslim import plugins, tables
+from autoslim import hindsight, plugins, tables
 from autoslim.budget import LIMITS, Budget, Drop, Limit, feasible
 from autoslim.candidate import Done
 from autoslim.metrics import METRICS, Measurement, Value
@@ -109,6 +109,7 @@ def summarise(study: Study, entries: Sequence[Entry], rows: Sequence[Mapping[str
         "max_drop": None if budget.max_drop is None else budget.max_drop.resolve(untouched.get("metric")),
         "verified": len(rows),
         "verified_feasible": len(good),
+        "forecast": hindsight.quality(entries),
         "hypervolume": {
             "value": tables.hypervolume(
                 (outcome.measurement for outcome in done), untouched, context["objectives"], context["metric_direction"]

@@ -150,7 +150,9 @@ def test_items_ask_for_the_loss_of_the_strongest_and_the_middle_choice():
 
 
 def test_with_many_domains_losses_are_measured_spread_over_the_network():
-    many = tuple(Domain(f"channels:{i}", "channels", (1.0, 0.5, 0.25), ((), ((f"{i}", 4),), ((f"{i}", 2),)), ordered=True) for i in range(9))
+    many = tuple(
+        Domain(f"channels:{i}", "channels", (1.0, 0.5, 0.25), ((), ((f"{i}", 4),), ((f"{i}", 2),)), ordered=True) for i in range(9)
+    )
     told = effects.items(SearchSpace(many, {}), most=3)
     assert len(told) == 18, "what a choice does to size and work is measured for all"
     assert [item["domain"] for item in told if item["loss"]] == ["channels:0", "channels:4", "channels:8"]

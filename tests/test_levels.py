@@ -12,7 +12,20 @@ from autoslim import plugins
 from autoslim.errors import UserError
 
 ROOT = Path(autoslim.__file__).parent
-WORDS = ("errors", "recipe", "metrics", "budget", "candidate", "pareto", "space", "statistics", "structure", "solver", "forecast", "effects")
+WORDS = (
+    "errors",
+    "recipe",
+    "metrics",
+    "budget",
+    "candidate",
+    "pareto",
+    "space",
+    "statistics",
+    "structure",
+    "solver",
+    "forecast",
+    "effects",
+)
 
 
 def imported(path, everywhere=True):

@@ -63,6 +63,7 @@ class Member:
         self._costs = tuple((name, loss_sign(direction)) for name, direction in objectives if name != "metric")
         self._tables = Tables.from_dict(tables) if tables else guessed(space)
         self._counts = [1 if domain.technique == RECOVERY else len(domain.choices) for domain in space.domains]
+        self._measured_tables = bool(tables)
         self._blank = Forecast(space, self._tables)
         self._told: dict[int, Told] = {}
         self._pending: dict[int, tuple[int, ...]] = {}
@@ -81,7 +82,9 @@ class Member:
         if row is None:
             row = self._promising(forecast, solved, generator)
         self._pending[number] = tuple(int(i) for i in row)
-        return self._point(row), {}
+        made = forecast.composed(np.array(row)[None])
+        told = {"gap": forecast.gap_of(made), **{name: forecast.cost_of(name, made) for name in ("latency_ms", "size_bytes")}}
+        return self._point(row), {"forecast": {name: float(value[0]) for name, value in told.items()}} if self._measured_tables else {}
 
     def tell(self, number: int, point: Point, memo: Mapping[str, Any], outcome: Outcome) -> None:
         """Learn an outcome; limits are read off the violations."""
