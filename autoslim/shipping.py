@@ -59,7 +59,10 @@ def time_again(worker: Worker, study: Study, out: Path, rows: list[dict[str, Any
         if not open_rows:
             return
         for row in open_rows:
-            row |= worker.ask("clock", {"file": str(out / row["model_file"]), "untouched": untouched})
+            try:
+                row |= worker.ask("clock", {"file": str(out / row["model_file"]), "untouched": untouched})
+            except AutoSlimError as error:  # the rounds so far stand
+                say(f"{row['key']} was timed {row['rounds']} times and no more: {error}")
         study.renew()
         say(f"timed, round {turn + 1} of {PASSES}")
 

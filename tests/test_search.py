@@ -139,6 +139,8 @@ def test_hostile_candidates_end_alone(tmp_path):
         HOSTILE,
         "--trials",
         12,
+        "--strategy",
+        "tpe",
         "--trial-timeout",
         "30s",
         "--trial-memory-mb",

@@ -149,7 +149,6 @@ def test_a_file_that_fails_its_verification_is_dropped_and_not_timed(ship):
     assert said[1] == f"verification of {entries[1].key} failed and the point is dropped: {entries[1].key} does not verify"
 
 
-@pytest.mark.xfail(strict=True, raises=AutoSlimError, reason="a later round that fails ends the whole verification, rows and all")
 def test_a_later_round_that_fails_costs_no_other_file_its_row(ship):
     run, entries = ship
     Worker.broken = {("clock", entries[1].key)}
