@@ -8,7 +8,7 @@ import numpy as np
 from autoslim.inputs import Inputs, batch_size
 from autoslim.interfaces import Runtime
 from autoslim.metrics import Value
-from autoslim.timing import Timing, compare, pooled
+from autoslim.timing import Timing, compare, pooled, rotate
 
 Weighted = Sequence[tuple[Inputs, float]]
 
@@ -20,14 +20,25 @@ class Contest:
         self._runtime, self._threads, self._inputs = runtime, threads, inputs
 
     def round(self, path: Path, base: Path, seconds: float) -> Timing:
-        """One comparison, both files opened anew for it, since where a session lands in memory moves its time."""
+        """One comparison, both files opened anew for it."""
         mine, other = self._runtime.open(path, self._threads), self._runtime.open(base, self._threads)
         found = [compare(mine.bind(inputs), other.bind(inputs), seconds=seconds * weight) for inputs, weight in self._inputs]
         return mixed(found, [weight for _, weight in self._inputs])
 
     def rounds(self, path: Path, base: Path, count: int, seconds: float) -> Timing:
-        """``count`` rounds of together ``seconds``."""
-        return pooled([self.round(path, base, seconds / count) for _ in range(count)])
+        """``count`` rounds of together ``seconds``, as verification takes them."""
+        return pooled([self.tournament([path], base, seconds / count)[0] for _ in range(count)])
+
+    def tournament(self, paths: Sequence[Path], base: Path, seconds: float) -> list[Timing]:
+        """One rotation of many files against ``base``, of together ``seconds``; all are held open at once."""
+        sessions = [self._runtime.open(path, self._threads) for path in paths]
+        other = self._runtime.open(base, self._threads)
+        found = [
+            rotate([session.bind(inputs) for session in sessions], other.bind(inputs), seconds=seconds * weight)
+            for inputs, weight in self._inputs
+        ]
+        weights = [weight for _, weight in self._inputs]
+        return [mixed(column, weights) for column in zip(*found, strict=True)]
 
     def values(self, found: Timing) -> dict[str, Value]:
         """A Timing under the names of METRICS."""

@@ -34,7 +34,7 @@ from autoslim.rungs import Climb
 from autoslim.structure import Structure
 from autoslim.task import AGREEMENT, Score, Task
 
-LESSON_BATCH, LESSONS, HELD, CALIBRATION = 32, 1024, 256, 256
+LESSON_BATCH, LESSONS, HELD, CALIBRATION = 32, 1024, 256, 128
 
 
 class Evaluator:

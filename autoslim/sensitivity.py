@@ -21,8 +21,8 @@ from autoslim.recovery import gap, judge
 if TYPE_CHECKING:
     from autoslim.evaluator import Evaluator
 
-#: batches that a loss is judged on
-BATCHES = 4
+#: batches that a loss is judged on, and that integer ranges are taken from: enough to rank choices
+BATCHES, CALIBRATION = 4, 2
 
 
 def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def file_gap(evaluator: "Evaluator", draft: Draft, held: Sequence) -> float:
     folder = evaluator.out / "tables"
     path = folder / f"{abs(hash(tuple(sorted(draft.bits))))}{evaluator.runtime.suffix}"
     try:
-        calibration = evaluator.learning_data()[2]
+        calibration = evaluator.learning_data()[2][:CALIBRATION]
         evaluator.runtime.finish(draft, evaluator.untouched_file(), calibration, path)
         return gap_of_file(evaluator, path, held)
     finally:

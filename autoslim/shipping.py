@@ -14,7 +14,7 @@ from autoslim.recipe import describe, to_yaml
 from autoslim.study import Entry, Study
 
 #: how many rounds of timing a verified file gets, spread over the whole verification; fewer where a file's ratio is known well
-PASSES, ENOUGH_PASSES = 8, 4
+PASSES, ENOUGH_PASSES = 6, 4
 
 
 def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[Entry], say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -58,11 +58,11 @@ def time_again(worker: Worker, study: Study, out: Path, rows: list[dict[str, Any
         open_rows = [row for row in rows if row["rounds"] <= turn and not (row["converged"] and turn >= ENOUGH_PASSES)]
         if not open_rows:
             return
-        for row in open_rows:
-            try:
-                row |= worker.ask("clock", {"file": str(out / row["model_file"]), "untouched": untouched})
-            except AutoSlimError as error:  # the rounds so far stand
-                say(f"{row['key']} was timed {row['rounds']} times and no more: {error}")
+        files = [str(out / row["model_file"]) for row in open_rows]
+        for row, found in zip(open_rows, worker.ask("clock", {"files": files, "untouched": untouched}), strict=True):
+            if found is None:  # the rounds so far stand
+                say(f"{row['key']} was timed {row['rounds']} times and no more: its file does not open any longer")
+            row |= found or {}
         study.renew()
         say(f"timed, round {turn + 1} of {PASSES}")
 

@@ -71,6 +71,39 @@ def _compare(candidate: Callable[[], object], baseline: Callable[[], object], wi
     return Timing(ratio, p50, float(np.percentile(mine.times, 95)), base_p50, len(pairs), bool(narrow))
 
 
+def rotate(candidates: Sequence[Callable[[], object]], baseline: Callable[[], object], *, seconds: float) -> list[Timing]:
+    """Time many calls against one baseline: baseline, a, baseline, b, baseline, ...; each candidate's burst is compared with the mean of
+    the two of the baseline around it. All candidates see the same moments of the machine. The order is reversed from one turn to the
+    next; there are at least MIN_PAIRS turns."""
+    with pinned():
+        base, bursts = Burst(baseline), [Burst(call) for call in candidates]
+        pairs: list[list[tuple[float, float]]] = [[] for _ in bursts]
+        bases: list[float] = []
+        stop, turn = time.perf_counter() + seconds, 0
+        while turn < MIN_PAIRS or time.perf_counter() < stop:
+            before = base.run()
+            for index in range(len(bursts))[:: -1 if turn % 2 else 1]:
+                taken, after = bursts[index].run(), base.run()
+                pairs[index].append((taken, (before + after) / 2))
+                bases.append(after)
+                before = after
+            turn += 1
+    return [summary(burst.times, own, bases) for burst, own in zip(bursts, pairs, strict=True)]
+
+
+def summary(times: Sequence[float], pairs: Sequence[tuple[float, float]], bases: Sequence[float], width: float = 0.03) -> Timing:
+    """A Timing from runs, pairs and the baseline's bursts."""
+    ratio = median_interval([mine / base for mine, base in pairs])
+    return Timing(
+        ratio,
+        median_interval([mine for mine, _ in pairs]),
+        float(np.percentile(times, 95)),
+        median_interval(list(bases)),
+        len(pairs),
+        bool((ratio.high - ratio.low) <= width * ratio.value),
+    )
+
+
 class Burst:
     """Several runs of one call in a row, as a program in use makes them: about BURST_MS in all, the first ones not counted,
     since the thread pool is asleep then and the caches hold the other file's weights. Slow calls are a burst of one.

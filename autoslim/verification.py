@@ -18,7 +18,8 @@ from autoslim.task import Score, Task
 
 #: corpus metrics get an interval by resampling batches, if there are enough of them and they fit in memory
 FEWEST_BATCHES, MOST_SAMPLES = 8, 20_000
-ROUND_SECONDS = 0.35
+#: seconds of one round per file; bytes of files that are held open at once
+ROUND_SECONDS, HELD_OPEN = 0.4, 400_000_000
 
 
 class Verifier:
@@ -37,7 +38,7 @@ class Verifier:
 
     def verify(self, file: str, untouched: str, expected: str) -> dict[str, Any]:
         """Plain data of one file: {"split", "n", "metric", "drop", "others", ...} and the facts of a first round of timing; raises
-        AutoSlimError if the bytes are not those that were recorded."""
+        AutoSlimError if the bytes are not those that were recorded, or the file does not open."""
         path, base = Path(file), Path(untouched)
         found = sha256(path)
         if found != expected:
@@ -47,7 +48,11 @@ class Verifier:
             score, cache = self.score(path, base)
             metric, lost = self.intervals(score, cache, base_score, base_cache)
             memory = self.memory.measure(path)
+        timed = self.clock([file], untouched)[0]
+        if timed is None:
+            raise AutoSlimError(f"{path}: does not open in this process")
         return {
+            **timed,
             "split": self.split,
             "n": score.n,
             "metric": vars(metric),
@@ -56,15 +61,32 @@ class Verifier:
             "peak_memory_bytes": memory,
             "size_bytes": path.stat().st_size,
             "sha256": found,
-            **self.clock(file, untouched),
         }
 
-    def clock(self, file: str, untouched: str) -> dict[str, Any]:
-        """One more round of timing; the facts of all rounds of this file so far. Called in turn for all files, so that each is
-        seen at several moments: a machine's speed drifts by more within a minute than it trembles within a second."""
+    def clock(self, files: list[str], untouched: str) -> list[dict[str, Any] | None]:
+        """One more round of timing for all ``files``, in rotation; per file the facts of all its rounds so far, None where one does not
+        open. Rounds are spread over the whole verification: a shared machine's speed drifts by more within a minute than it
+        trembles within a second."""
+        found: dict[str, timing.Timing] = {}
+        for some in batches_of(files, HELD_OPEN):
+            with self.machine.working(), self.machine.alone():
+                found |= self.rotation(some, Path(untouched))
+        return [self.facts(file, found[file]) if file in found else None for file in files]
+
+    def rotation(self, files: list[str], untouched: Path) -> dict[str, timing.Timing]:
+        """One rotation of files that are held open together; one by one if any of them does not open."""
+        try:
+            timed = self.contest.tournament([Path(file) for file in files], untouched, ROUND_SECONDS * len(files))
+            return dict(zip(files, timed, strict=True))
+        except AutoSlimError:
+            if len(files) == 1:
+                return {}
+            return {name: timed for file in files for name, timed in self.rotation([file], untouched).items()}
+
+    def facts(self, file: str, latest: timing.Timing) -> dict[str, Any]:
+        """The figures of all rounds of a file, ``latest`` included."""
         rounds = self._rounds.setdefault(file, [])
-        with self.machine.working(), self.machine.alone():
-            rounds.append(self.contest.round(Path(file), Path(untouched), ROUND_SECONDS))
+        rounds.append(latest)
         timed = timing.pooled(rounds)
         return {
             **{name: vars(value) for name, value in self.contest.values(timed).items()},
@@ -109,6 +131,20 @@ class Verifier:
         except KeyError:  # evaluate() makes inputs of its own, whose outputs cannot be looked up again
             return Value(value), Value(lost)
         return Value(value, low, high), Value(lost, drop_low, drop_high)
+
+
+def batches_of(files: list[str], most: int) -> list[list[str]]:
+    """The files in groups of at most ``most`` bytes, at least one file each."""
+    groups: list[list[str]] = []
+    held = 0
+    for file in files:
+        size = Path(file).stat().st_size
+        if not groups or held + size > most:
+            groups.append([])
+            held = 0
+        groups[-1].append(file)
+        held += size
+    return groups
 
 
 class _Cache:

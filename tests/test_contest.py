@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoslim import contest
+from autoslim import contest, timing
 from autoslim.contest import Contest, mixed
 from autoslim.metrics import Value
 from autoslim.timing import MIN_PAIRS, Timing
@@ -67,7 +67,7 @@ def test_several_inputs_count_by_weight(ticks):
 
 def test_the_time_is_shared_out_by_weight(ticks, monkeypatch):
     told = []
-    monkeypatch.setattr(contest, "compare", lambda mine, base, seconds: told.append(seconds) or ROUND)
+    monkeypatch.setattr(contest, "rotate", lambda calls, base, seconds: told.append(seconds) or [ROUND])
     Contest(Clocked(ticks, {(FILE, 1): 1.0, (FILE, 4): 1.0, (BASE, 1): 1.0, (BASE, 4): 1.0}), 1, [(SHORT, 0.75), (LONG, 0.25)]).rounds(
         FILE, BASE, 2, 4.0
     )
@@ -104,3 +104,25 @@ def test_rounds_open_anew_and_carry_the_spread_between_openings(ticks):
     half = 2.776 * np.std(np.array(costs) / 2, ddof=1) / math.sqrt(5)  # Student's t with 4 degrees of freedom
     assert (found.ratio.low, found.ratio.high) == pytest.approx((max(1 - half, 0.9), 1 + half), rel=1e-3)
     assert not found.converged
+
+
+def test_a_tournament_times_every_file_between_two_runs_of_the_untouched_one(ticks):
+    """Files of 2 and 6 ms against one of 4; the baseline stands around each, so that a drift would cancel."""
+    other = Path("other")
+    runtime = Clocked(ticks, {(FILE, 1): 2.0, (other, 1): 6.0, (BASE, 1): 4.0})
+    first, second = Contest(runtime, 1, [(SHORT, 1.0)]).tournament([FILE, other], BASE, 0.5)
+    assert (first.ratio.value, second.ratio.value) == pytest.approx((0.5, 1.5))
+    assert (first.p50.value, second.p50.value, first.baseline_p50.value) == pytest.approx((2.0, 6.0, 4.0))
+    assert first.pairs == second.pairs >= MIN_PAIRS
+    assert [name for name, _ in runtime.opened] == [FILE, other, BASE]
+
+
+def test_a_slow_drift_cancels_in_a_tournament(ticks):
+    def drifting(base):
+        def call():
+            ticks["now"] += int(base * (1 + ticks["now"] / 4e9))
+
+        return call
+
+    found = timing.rotate([drifting(2e6), drifting(8e6)], drifting(4e6), seconds=2.0)
+    assert [one.ratio.value for one in found] == pytest.approx([0.5, 2.0], rel=0.01)

@@ -1,12 +1,12 @@
 """verification.py: rounds of timing that are taken one by one, with a contest and locks that are not real."""
 
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from autoslim import timing, verification
 from autoslim.contest import Contest
+from autoslim.errors import AutoSlimError
 from autoslim.metrics import Value
 from autoslim.verification import Verifier
 
@@ -42,10 +42,12 @@ class Rounds(Contest):
         super().__init__(None, 1, [([], 1.0)])
         self.told, self.locks, self.asked = told, locks, []
 
-    def round(self, path, base, seconds):
+    def tournament(self, paths, base, seconds):
+        if any(path.name == "broken" for path in paths):
+            raise AutoSlimError("does not open")
         self.locks.order.append("round")
-        self.asked.append((path, base, seconds))
-        return measured(next(self.told[path.name]))
+        self.asked.append((paths, base, seconds))
+        return [measured(next(self.told[path.name])) for path in paths]
 
 
 @pytest.fixture
@@ -57,19 +59,41 @@ def verifier():
     return made
 
 
-def test_each_call_is_one_more_round_of_that_file(verifier):
-    found = [verifier.clock(file, "u") for file in ("x/a", "x/b", "x/a", "x/b", "x/a")]
-    assert verifier.contest.asked == [(Path("x") / name, Path("u"), verification.ROUND_SECONDS) for name in "ababa"]
-    assert [row["rounds"] for row in found] == [1, 1, 2, 2, 3]
-    assert [row["latency_ms"]["value"] for row in found] == pytest.approx([1.0, 5.0, 1.1, 5.0, 1.2])
-    assert [row["pairs"] for row in found] == [16, 16, 32, 32, 48]
-    assert [row["converged"] for row in found] == [True, True, False, True, False]
-    last = found[-1]
+@pytest.fixture
+def files(tmp_path):
+    """Paths of files a, b and broken, of 10 bytes each."""
+    for name in ("a", "b", "broken"):
+        (tmp_path / name).write_bytes(b"0123456789")
+    return {name: str(tmp_path / name) for name in ("a", "b", "broken")}
+
+
+def test_each_call_is_one_more_round_of_its_files(verifier, files):
+    found = [verifier.clock([files[name] for name in names], "u") for names in ("a", "b", "ab", "a")]
+    assert [[path.name for path in paths] for paths, _, _ in verifier.contest.asked] == [["a"], ["b"], ["a", "b"], ["a"]]
+    assert [seconds for *_, seconds in verifier.contest.asked] == [n * verification.ROUND_SECONDS for n in (1, 1, 2, 1)]
+    own = [rows[0] for rows in (found[0], found[2], found[3])]
+    assert [row["rounds"] for row in own] == [1, 2, 3]
+    assert [row["latency_ms"]["value"] for row in own] == pytest.approx([1.0, 1.1, 1.2])
+    assert [row["pairs"] for row in own] == [16, 32, 48]
+    assert [row["converged"] for row in own] == [True, False, False]
+    last = own[-1]
     assert last["latency_p95_ms"] == pytest.approx(2.4)
     assert last["latency_ratio"]["value"] == pytest.approx(0.6)
     assert last["latency_ms"]["high"] == pytest.approx(1.2 + 4.303 * 0.2 / 3**0.5)  # Student's t with 2 degrees of freedom
 
 
-def test_a_round_has_the_machine_alone(verifier):
-    verifier.clock("x/a", "u")
+def test_a_round_has_the_machine_alone(verifier, files):
+    verifier.clock([files["a"]], "u")
     assert verifier.machine.order == ["+working", "+alone", "round", "-alone", "-working"]
+
+
+def test_a_file_that_does_not_open_costs_the_others_nothing(verifier, files):
+    found = verifier.clock([files["a"], files["broken"], files["b"]], "u")
+    assert [row and row["rounds"] for row in found] == [1, None, 1]
+
+
+def test_files_are_held_open_together_up_to_so_many_bytes(files):
+    a, b, c = files.values()
+    assert verification.batches_of([a, b, c], 20) == [[a, b], [c]]
+    assert verification.batches_of([a, b, c], 5) == [[a], [b], [c]], "one at least, however large"
+    assert verification.batches_of([], 5) == []

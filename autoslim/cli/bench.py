@@ -22,7 +22,7 @@ def bench(
     task: _flags.Task = None,
     task_arg: _flags.TaskArg = None,
     threads: _flags.Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Longest time to measure.")] = 5.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Longest time to measure.")] = 10.0,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often the files are opened anew.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON.")] = False,
 ) -> int:

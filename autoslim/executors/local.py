@@ -89,10 +89,19 @@ class Member:
         self._weighed = 0.0
 
     def prepare(self) -> Any:
-        """Start the first worker, which looks at the model and measures it; the others start when they are needed."""
-        first = self._start()
-        self._workers.append(first)
-        self._prepared = first.ask("prepare")
+        """Start the workers; the first looks at the model and measures it while the others load."""
+        self._workers = [Worker(Path(self._job.out) / "worker.log") for _ in range(self.slots)]
+        try:
+            for worker in self._workers:
+                worker.channel.send(("job", self._job))
+            self._workers[0].answer(START_SECONDS)
+            self._prepared = self._workers[0].ask("prepare")
+            for worker in self._workers[1:]:
+                worker.answer(START_SECONDS)
+                worker.ask("attach", self._prepared)
+        except BaseException:
+            self.close()
+            raise
         return self._prepared
 
     def attach(self, prepared: Any) -> None:

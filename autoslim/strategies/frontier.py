@@ -23,7 +23,7 @@ from autoslim.strategies._sampled import derived
 
 #: trade-offs that the solver is asked for: how much of log cost a unit of gap is worth
 TRADES = np.geomspace(0.3, 3000.0, 12)
-MUTANTS, POLISH_EVERY = 48, 4
+MUTANTS, POLISH_EVERY = 48, 6
 BUCKETS, SOLVED = 1000, 12
 #: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
 GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
