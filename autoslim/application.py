@@ -12,6 +12,7 @@ from autoslim.job import Job
 from autoslim.recipe import Recipe
 from autoslim.recovery import recover
 from autoslim.spec import StudySpec
+from autoslim.task import AGREEMENT
 
 
 def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
         score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)
         return {
             "notes": notes,
-            "metric_name": next(iter(score.values)),
+            "metric_name": next(iter(score.values)) if evaluator.has_targets else AGREEMENT,
             "metric": next(iter(score.values.values())),
             "untouched_metric": next(iter(reference.values.values())),
             "size_bytes": out.stat().st_size,

@@ -1,7 +1,7 @@
 """How a shipped file remembers the task's form of inputs and outputs, so that it opens with nothing but itself."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -75,5 +75,11 @@ def batch_axes(example: Inputs, dim: Any) -> Any:
 
 
 def numpy_feed(names: list[str], inputs: Inputs) -> dict[str, Any]:
-    """{graph input: array}; tensors in the order of the call."""
-    return {name: value.detach().cpu().contiguous().numpy() for name, value in zip(names, tensors(inputs), strict=False)}
+    """{graph input: array}: by name where a dict of tensors has all the names, else in the order of the call."""
+    if isinstance(inputs, Mapping) and all(isinstance(inputs.get(name), Tensor) for name in names):
+        return {name: array(inputs[name]) for name in names}
+    return {name: array(value) for name, value in zip(names, tensors(inputs), strict=False)}
+
+
+def array(value: Tensor) -> Any:
+    return value.detach().cpu().contiguous().numpy()

@@ -153,9 +153,13 @@ def answer(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], contex
         interval = f" (95 % interval {chosen['drop_test_low']:+.4f} to {chosen['drop_test_high']:+.4f})"
     return (
         f"{'Within ' + budget + ': the' if budget else 'The'} recommended file runs in {chosen['latency_ratio']:.2f} of the untouched model's time "
-        f"({chosen['latency_ms']:.3g} ms) and takes {chosen['size_ratio']:.2f} of its bytes ({chosen['size_bytes'] / 1000:.0f} kB), for a "
+        f"({chosen['latency_ms']:.3g} ms) and takes {chosen['size_ratio']:.2f} of its bytes ({chosen['size_bytes'] / 1000:.0f} kB), for {article(context['metric_name'])} "
         f"{context['metric_name']} of {chosen['metric_test']:.4f} on {chosen['n_test']} {chosen['test_split']} samples, a drop of {chosen['drop_test']:+.4f}{interval}."
     )
+
+
+def article(name: str) -> str:
+    return "an" if name[:1].lower() in "aeiou" else "a"
 
 
 def asides(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -251,7 +251,7 @@ class Member:
         factor = np.ones(len(rows))
         for name, bound in self._bounds.items():
             over = np.log(np.maximum(forecast.cost(name, rows), 1e-12) / max(bound, 1e-12))
-            factor *= np.exp(-np.maximum(0.0, over + 0.02) * 20)
+            factor *= np.exp(-np.maximum(0.0, over + 0.03) * 100)
         edge = self._edge()
         return factor if edge is None else factor * np.exp(-np.maximum(0.0, np.log(gaps / edge)) * 2)
 

@@ -1,0 +1,132 @@
+"""strategies/frontier.py on a made-up network whose law is known: a few evaluations give what random search does not."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from autoslim import pareto, plugins
+from autoslim.candidate import Done, Rejected
+from autoslim.forecast import Forecast, Tables
+from autoslim.metrics import Measurement, Value
+from autoslim.recipe import Recipe
+from autoslim.space import Domain, SearchSpace
+
+LAYERS = 8
+SHARES = (1.0, 0.75, 0.5, 0.25)
+OBJECTIVES = (("metric", "max"), ("latency_ms", "min"), ("size_bytes", "min"))
+
+
+def space():
+    channels = [
+        Domain(f"channels:{i}", "channels", SHARES, tuple(() if s == 1 else ((f"{i}", int(64 * s)),) for s in SHARES), ordered=True)
+        for i in range(LAYERS)
+    ]
+    bits = [Domain(f"bits:{i}", "bits", (32, 8), ((), ((f"{i}", 8),))) for i in range(LAYERS)]
+    return SearchSpace((*channels, *bits), {})
+
+
+def tables(seed):
+    """A network whose layers differ by far in time, bytes and how much they mind."""
+    draw = np.random.default_rng(seed)
+    weight, care = draw.lognormal(0, 1, LAYERS), 0.02 * draw.lognormal(0, 1.5, LAYERS)
+    loss, shares = {}, {}
+    for i in range(LAYERS):
+        cut = np.ones((4, LAYERS))
+        cut[:, i] = SHARES
+        loss[f"channels:{i}"] = care[i] * (1 - np.array(SHARES)) ** 2
+        shares[f"channels:{i}"] = {"macs": cut, "bytes": cut, "slow": np.ones((4, LAYERS))}
+        small, slow = np.ones((2, LAYERS)), np.ones((2, LAYERS))
+        small[1, i], slow[1, i] = 0.25, 0.5
+        loss[f"bits:{i}"] = np.array([0.0, 0.01 * care[i]])
+        shares[f"bits:{i}"] = {"macs": np.ones((2, LAYERS)), "bytes": small, "slow": slow}
+    return Tables(tuple(map(str, range(LAYERS))), weight * 1e6, weight[::-1] * 1e4, weight / 4, 1000.0, 0.05, loss, shares)
+
+
+class Network:
+    """The truth: the tables' law with another constant, speed and power, and a little noise; too slow is rejected."""
+
+    def __init__(self, seed, limit=None):
+        self.space, self.tables, self.limit = space(), tables(seed), limit
+        self.law = Forecast(self.space, self.tables)
+        self.law.fit_.constant, self.law.fit_.scale, self.law.fit_.power, self.law.fit_.shift = 0.08, 0.8, 1.2, 0.3
+        self.noise = np.random.default_rng(seed)
+
+    def judge(self, point):
+        row = np.array([[domain.choices.index(point[domain.name]) for domain in self.space.domains]])
+        gap, ms, size = (float(f(row)[0]) for f in (self.law.gap, self.law.ms, self.law.bytes))
+        ms *= 1 + 0.03 * self.noise.standard_normal()
+        broken = {} if self.limit is None else {"ms": ms / self.limit - 1}
+        values = {"latency_ms": Value(ms), "size_bytes": Value(size)}
+        if broken and broken["ms"] > 0:
+            return Rejected("timed", Measurement(values), broken, Recipe())
+        return Done(Measurement(values | {"metric": Value(1 - min(gap, 1.0))}, facts={"gap": gap}), broken, "m", "s", Recipe())
+
+    def volume(self, ends):
+        rows = [
+            [
+                np.log(max(end.measurement.facts["gap"], 1e-4)),
+                *np.log([end.measurement.get("latency_ms"), end.measurement.get("size_bytes")]),
+            ]
+            for end in ends
+            if isinstance(end, Done)
+        ]
+        identity = np.zeros((1, len(self.space.domains)), dtype=int)
+        corner = np.array([0.0, np.log(1.1 * self.law.ms(identity)[0]), np.log(1.1 * self.law.bytes(identity)[0])])
+        return pareto.hypervolume(np.array(rows).reshape(-1, 3), corner)
+
+
+def run(network, name, trials, seed=0, **options):
+    constraints = () if network.limit is None else ("ms",)
+    strategy = plugins.load("strategies", name, space=network.space, objectives=OBJECTIVES, constraints=constraints, seed=seed, **options)
+    ends = []
+    for number in range(trials):
+        point, memo = strategy.ask(number)
+        ends.append(network.judge(point))
+        strategy.tell(number, point, memo, ends[-1])
+    return ends
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_dozen_evaluations_beat_a_hundred_of_random_and_sixty_of_tpe(seed):
+    network = Network(seed)
+    ours = network.volume(run(network, "frontier", 12, tables=network.tables.as_dict()))
+    assert ours > network.volume(run(network, "random", 100))
+    assert ours > network.volume(run(network, "tpe", 60))
+
+
+def test_a_limit_is_learnt_from_what_broke_it():
+    network = Network(1, limit=1.0)
+    ends = run(network, "frontier", 30, tables=network.tables.as_dict())
+    assert sum(isinstance(end, Done) for end in ends[10:]) >= 15
+
+
+def test_no_point_is_asked_twice_while_there_are_others():
+    network = Network(0)
+    strategy = plugins.load(
+        "strategies", "frontier", space=network.space, objectives=OBJECTIVES, constraints=(), seed=0, tables=network.tables.as_dict()
+    )
+    asked = []
+    for number in range(40):
+        point, memo = strategy.ask(number)
+        asked.append(tuple(point.values()))
+        assert memo["forecast"]["latency_ms"] > 0
+        if number % 3:  # some are still under way when the next is asked
+            strategy.tell(number, point, memo, network.judge(point))
+    assert len(set(asked)) == 40
+
+
+def test_the_solved_points_are_near_the_true_front_of_a_small_space():
+    """All 4^3 * 2^3 points of three layers enumerated: the solved ones reach nearly all of the hypervolume there is."""
+    network = Network(2)
+    small = SearchSpace(tuple(d for d in network.space.domains if int(d.name.split(":")[1]) < 3), {})
+    member = plugins.find("strategies", "frontier")(small, OBJECTIVES, (), 0, network.tables.as_dict())
+    forecast, solved = member._solved()
+    every = np.array(list(itertools.product(*(range(len(domain.choices)) for domain in small.domains))))
+
+    def points(rows):
+        return np.log(np.column_stack([np.maximum(forecast.gap(rows), 1e-4), forecast.ms(rows), forecast.bytes(rows)]))
+
+    corner = points(every[:1])[0] + np.array([10.0, 0.1, 0.1])
+    assert pareto.hypervolume(points(solved), corner) > 0.97 * pareto.hypervolume(points(every), corner)
+    assert len(solved) < 0.2 * len(every)
