@@ -9,7 +9,7 @@ from typing import Any
 
 from autoslim import effects, host, plugins, tables
 from autoslim.candidate import Done
-from autoslim.errors import UserError
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.job import UNTOUCHED
 from autoslim.loop import Loop, is_judged, settle
 from autoslim.metrics import Measurement, direction_of
@@ -20,6 +20,8 @@ from autoslim.spec import StudySpec
 CORNER = "corner"
 #: losses of single choices are measured for as many as there are trials, and at least for so many
 FEWEST_LOSSES = 32
+#: share of --time after which no further choice is measured
+TABLES_SHARE = 0.3
 
 
 def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
@@ -120,17 +122,31 @@ def strategy_of(loop: Loop, prepared: Any) -> Any:
     )
 
 
-def tables_of(loop: Loop, prepared: Any) -> dict[str, Any]:
-    """Tables of single choices, from the record where an earlier run of this study measured them for this space."""
+def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
+    """Tables of single choices, from the record where an earlier run of this study measured them for this space; None, with a message,
+    where they cannot be measured."""
     names = [[domain.name, [str(choice) for choice in domain.choices]] for domain in prepared.space.domains]
     known = loop.study.fact("tables")
     if known is not None and known["domains"] == names:
         return known["tables"]
     loop.watcher.phase("tables")
     begun = time.monotonic()
-    base, measured = loop.executor.tables(effects.items(prepared.space, max(FEWEST_LOSSES, loop.spec.trials)), loop.watcher.message)
+    items = effects.items(prepared.space, max(FEWEST_LOSSES, loop.spec.trials))
+
+    def enough() -> bool:
+        late = loop.spec.time is not None and time.monotonic() - loop.begun > TABLES_SHARE * loop.spec.time
+        return late or loop.stop.requested
+
+    try:
+        base, measured = loop.executor.tables(items, loop.watcher.message, enough)
+    except UserError:
+        raise
+    except AutoSlimError as error:
+        loop.watcher.message(f"single choices could not be measured, the search begins with guesses: {error}")
+        return None
     found = effects.tables(prepared.space, base, measured, prepared.untouched.get("size_bytes")).as_dict()
-    loop.study.set_fact("tables", {"domains": names, "tables": found, "seconds": round(time.monotonic() - begun, 2)})
+    if len(measured) == len(items):  # a part of them serves this run alone
+        loop.study.set_fact("tables", {"domains": names, "tables": found, "seconds": round(time.monotonic() - begun, 2)})
     return found
 
 

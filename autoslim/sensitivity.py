@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: batches that a loss is judged on, and that integer ranges are taken from: enough to rank choices
 BATCHES, CALIBRATION = 4, 2
+#: share of a profile's time that must belong to layers, else their times are told by MACs
+NAMED = 0.2
 
 
 def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dict[str, Any]:
@@ -96,17 +98,18 @@ def work_of(evaluator: "Evaluator", draft: Draft) -> dict[str, Any]:
 
 def times(evaluator: "Evaluator") -> dict[str, Any]:
     """{"float", "integer": {layer: ms}, "latency": ms}: each layer's kernels in the untouched file and in one with all layers integer;
-    by MACs where the runtime has no profiler."""
+    by MACs where the runtime has no profiler, or its profile does not know the layers."""
     structure, path = evaluator.prepared.structure, evaluator.untouched_file()
     latency = evaluator.prepared.untouched.get("latency_ms")
-    if not hasattr(evaluator.runtime, "profile"):
+    known = profile(evaluator, path) if hasattr(evaluator.runtime, "profile") else {}
+    if sum(ms for name, ms in known.items() if name) < NAMED * sum(known.values()) or not known:
         whole = max(structure.macs, 1)
         return {
             "float": {name: latency * layer.macs / whole for name, layer in structure.layers.items()},
             "integer": {},
             "latency": latency,
         }
-    found = {"float": profile(evaluator, path), "integer": {}, "latency": latency}
+    found = {"float": known, "integer": {}, "latency": latency}
     recipe = evaluator.prepared.space.decode(evaluator.prepared.space.uniform(bits=10_000))
     layers = {step.unit: 8 for step in recipe.steps if step.technique == "bits" and step.value == 8}
     if layers:

@@ -145,13 +145,21 @@ class Member:
             if found:
                 return
 
-    def tables(self, items: list[dict[str, Any]], say: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def tables(
+        self, items: list[dict[str, Any]], say: Callable[[str], None], enough: Callable[[], bool]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """(what the untouched layers cost, one answer per item); an item that ends its worker, or is stopped as a candidate would be,
-        is answered as hopeless."""
-        base = self._workers[0].ask("base")
+        is answered as hopeless. Once ``enough`` says so, no further item is begun."""
+        try:
+            base = self._workers[0].ask("base")
+        except AutoSlimError:
+            self._drop(self._workers[0])
+            raise
         waiting, found = list(items), []
         busy: dict[Worker, dict[str, Any]] = {}
         while waiting or busy:
+            if enough():
+                waiting.clear()
             while len(self._workers) < min(self.slots, len(busy) + len(waiting)):
                 self._workers.append(self._start())
             for worker in self._workers:

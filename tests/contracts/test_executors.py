@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autoslim import plugins
+from autoslim import effects, plugins
 from autoslim.candidate import Candidate, Done, Failed
 from autoslim.recipe import Recipe, Step
 from autoslim.search import job_of
@@ -62,3 +62,32 @@ def test_close_leaves_no_process(ended):
     _, during, after = ended
     assert during
     assert not after
+
+
+@pytest.fixture(scope="module", params=plugins.names("executors"))
+def tabled(request, tmp_path_factory):
+    """(items, what the layers cost, answers, answers when it is enough from the start)."""
+    out = tmp_path_factory.mktemp("tables")
+    spec = load_study(None, {"task": str(TASKS / "tiny.py"), "space": str(TASKS / "hostile.yaml")})
+    executor = plugins.load("executors", request.param, job=job_of(spec, out), workers=2, trial_timeout=60.0, trial_memory_mb=0.0)
+    try:
+        space = executor.prepare().space
+        student = next(domain for domain in space.domains if domain.technique == "student")
+        wanted = [student.choices.index(f"builder={name}") for name in ("small", "crash")]
+        items = [{"domain": student.name, "choice": choice, "loss": True} for choice in wanted]
+        base, answers = executor.tables(items, lambda text: None, lambda: False)
+        _, none = executor.tables(items, lambda text: None, lambda: True)
+    finally:
+        executor.close()
+    return items, base, answers, none
+
+
+def test_single_choices_are_answered_and_one_that_crashes_is_hopeless(tabled):
+    items, base, answers, none = tabled
+    small, crash = (next(one for one in answers if one["choice"] == item["choice"]) for item in items)
+    assert 0 <= small["loss"] < effects.HOPELESS
+    assert sum(small["params"].values()) <= sum(base["params"].values())
+    assert crash["loss"] == effects.HOPELESS
+    assert "exit status 7" in crash["error"]
+    assert none == []
+    assert base["times"]["latency"] > 0
