@@ -24,7 +24,7 @@ from autoslim.metrics import Value
 BLOCK = 4
 #: two-sided 95 % quantiles of Student's t by number of rounds
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-MIN_PAIRS = 16
+MIN_PAIRS, MIN_TURNS = 16, 4
 BURST_MS, MOST_RUNS, SKIPPED = 3.0, 12, 2
 TICK = 0.05
 
@@ -74,13 +74,13 @@ def _compare(candidate: Callable[[], object], baseline: Callable[[], object], wi
 def rotate(candidates: Sequence[Callable[[], object]], baseline: Callable[[], object], *, seconds: float) -> list[Timing]:
     """Time many calls against one baseline: baseline, a, baseline, b, baseline, ...; each candidate's burst is compared with the mean of
     the two of the baseline around it. All candidates see the same moments of the machine. The order is reversed from one turn to the
-    next; there are at least MIN_PAIRS turns."""
+    next; there are at least MIN_TURNS, since several rotations are pooled."""
     with pinned():
         base, bursts = Burst(baseline), [Burst(call) for call in candidates]
         pairs: list[list[tuple[float, float]]] = [[] for _ in bursts]
         bases: list[float] = []
         stop, turn = time.perf_counter() + seconds, 0
-        while turn < MIN_PAIRS or time.perf_counter() < stop:
+        while turn < MIN_TURNS or time.perf_counter() < stop:
             before = base.run()
             for index in range(len(bursts))[:: -1 if turn % 2 else 1]:
                 taken, after = bursts[index].run(), base.run()
