@@ -28,6 +28,7 @@ def prune_files(loop: Loop, prepared: Any) -> None:
 
 
 def report_progress(loop: Loop, prepared: Any, number: int) -> None:
+    """Tell the watcher what trial ``number`` gave, the best feasible so far, the hypervolume and the time left."""
     done = [entry for entry in loop.entries if isinstance(entry.outcome, Done)]
     good = [entry for entry in done if feasible(entry.outcome.violations)]
     best = min(

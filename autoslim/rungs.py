@@ -53,6 +53,7 @@ class Climb:
         return Done(found, self.ev.violations(found), place, digest, self.recipe, self.clock.seconds, tuple(notes))
 
     def compressed(self, calibration: Sequence[Inputs]) -> Draft:
+        """The candidate's draft; its parameters and multiply-accumulates are known from here on."""
         ev = self.ev
         with self.clock("compress"):
             draft = compress(
