@@ -191,6 +191,12 @@ def finish(loop: Loop) -> dict[str, Any]:
     loop.watcher.phase("verification")
     context = report.context_of(loop.study)
     there = [entry for entry in loop.entries if shipping.has_file(loop.out, entry)]
+    wanted = shipping.to_verify(loop.entries, context, loop.spec.verify)
+    if lost := [entry for entry in wanted if entry not in there]:
+        loop.watcher.message(
+            f"{len(lost)} points of the front cannot be verified, their files are gone from {loop.out}; "
+            "`autoslim apply` makes a file from a recipe, another --out begins anew"
+        )
     chosen = shipping.to_verify(there, context, loop.spec.verify)
     verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message)
     spent = time.monotonic() - loop.begun
