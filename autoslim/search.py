@@ -192,7 +192,7 @@ def finish(loop: Loop) -> dict[str, Any]:
     context = report.context_of(loop.study)
     there = [entry for entry in loop.entries if shipping.has_file(loop.out, entry)]
     wanted = shipping.to_verify(loop.entries, context, loop.spec.verify)
-    if lost := [entry for entry in wanted if entry not in there]:
+    if lost := [entry for entry in wanted if not shipping.has_file(loop.out, entry)]:
         loop.watcher.message(
             f"{len(lost)} points of the front cannot be verified, their files are gone from {loop.out}; "
             "`autoslim apply` makes a file from a recipe, another --out begins anew"
