@@ -1,4 +1,4 @@
-"""A shipped file against the untouched one on a task's inputs: rounds of timing.compare, pooled; several inputs by weight."""
+"""A shipped file against the untouched one on a task's inputs: short comparisons and long rotations; several inputs by weight."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,11 @@ import numpy as np
 from autoslim.inputs import Inputs, batch_size
 from autoslim.interfaces import Runtime
 from autoslim.metrics import Value
-from autoslim.timing import Timing, compare, pooled, rotate
+from autoslim.timing import Timing, Track, compare, joined, rotate, settled
 
 Weighted = Sequence[tuple[Inputs, float]]
+#: what one rotation found of one file: a track per input
+Round = tuple[Track, ...]
 
 
 class Contest:
@@ -25,20 +27,19 @@ class Contest:
         found = [compare(mine.bind(inputs), other.bind(inputs), seconds=seconds * weight) for inputs, weight in self._inputs]
         return mixed(found, [weight for _, weight in self._inputs])
 
-    def rounds(self, path: Path, base: Path, count: int, seconds: float) -> Timing:
-        """``count`` rounds of together ``seconds``, as verification takes them."""
-        return pooled([self.tournament([path], base, seconds / count)[0] for _ in range(count)])
-
-    def tournament(self, paths: Sequence[Path], base: Path, seconds: float) -> list[Timing]:
-        """One rotation of many files against ``base``, of together ``seconds``; all are held open at once."""
+    def tournament(self, paths: Sequence[Path], base: Path, seconds: float) -> list[Round]:
+        """One rotation of many files against ``base``, of together ``seconds``; all are opened anew and held open at once."""
         sessions = [self._runtime.open(path, self._threads) for path in paths]
         other = self._runtime.open(base, self._threads)
         found = [
             rotate([session.bind(inputs) for session in sessions], other.bind(inputs), seconds=seconds * weight)
             for inputs, weight in self._inputs
         ]
-        weights = [weight for _, weight in self._inputs]
-        return [mixed(column, weights) for column in zip(*found, strict=True)]
+        return list(zip(*found, strict=True))
+
+    def settle(self, rounds: Sequence[Round]) -> Timing:
+        """All rounds of one file as one Timing."""
+        return mixed([settled(joined(tracks)) for tracks in zip(*rounds, strict=True)], [weight for _, weight in self._inputs])
 
     def values(self, found: Timing) -> dict[str, Value]:
         """A Timing under the names of METRICS."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autoslim import coverage, host, offers, plugins, sensitivity, timing
+from autoslim import coverage, host, offers, plugins, sensitivity
 from autoslim.budget import drop
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.clock import Clock, sha256
@@ -26,6 +26,7 @@ from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, batch_size, call, rows
 from autoslim.job import UNTOUCHED, Job, Prepared
 from autoslim.layers import count
+from autoslim.machine import Machine
 from autoslim.memory import Probe
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe, to_yaml
@@ -44,7 +45,7 @@ class Evaluator:
         torch.set_num_threads(job.work_threads)
         self.job, self.task = job, task
         self.out = Path(job.out)
-        self.machine = timing.Machine()
+        self.machine = Machine()
         self.runtime = plugins.load("runtimes", job.runtime)
         self.model = task.model()
         self.example = task.example_input()

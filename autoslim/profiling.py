@@ -6,6 +6,7 @@ from typing import Any
 from autoslim import coverage, offers, plugins, timing
 from autoslim import task as tasks
 from autoslim.engine import Draft
+from autoslim.machine import Machine
 from autoslim.spec import StudySpec
 
 
@@ -21,7 +22,7 @@ def profile(spec: StudySpec, folder: Path) -> dict[str, Any]:
     shapes = {} if task.dynamic_shapes is None else {"dynamic_shapes": task.dynamic_shapes}
     runtime.export(Draft(model, structure, example), example, [], path, **shapes)
     run = runtime.open(path, threads).bind(task.latency_input)
-    machine = timing.Machine()
+    machine = Machine()
     with machine.alone():
         timing.warm_up(run)
         found = timing.median_interval([timing.clock(run) for _ in range(100)])

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoslim import plugins, statistics, timing
+from autoslim import plugins, statistics
 from autoslim.clock import sha256
-from autoslim.contest import Contest
+from autoslim.contest import Contest, Round
 from autoslim.errors import AutoSlimError
 from autoslim.inputs import Inputs, batch_size
 from autoslim.job import Job
+from autoslim.machine import Machine
 from autoslim.memory import Probe
 from autoslim.metrics import Value
 from autoslim.task import Score, Task
@@ -28,12 +29,12 @@ class Verifier:
     def __init__(self, job: Job, task: Task) -> None:
         torch.set_num_threads(job.threads)
         self.job, self.task = job, task
-        self.machine = timing.Machine()
+        self.machine = Machine()
         self.runtime = plugins.load("runtimes", job.runtime)
         self.split = "test" if task.has("test") else "val"
         self.memory = Probe(job)
         self.contest = Contest(self.runtime, job.threads, task.latency_inputs())
-        self._rounds: dict[str, list[timing.Timing]] = {}
+        self._rounds: dict[str, list[Round]] = {}
         self._base: tuple[Path, Score, Any] | None = None
 
     def verify(self, file: str, untouched: str, expected: str) -> dict[str, Any]:
@@ -67,13 +68,13 @@ class Verifier:
         """One more round of timing for all ``files``, in rotation; per file the facts of all its rounds so far, None where one does not
         open. Rounds are spread over the whole verification: a shared machine's speed drifts by more within a minute than it
         trembles within a second."""
-        found: dict[str, timing.Timing] = {}
+        found: dict[str, Round] = {}
         for some in batches_of(files, HELD_OPEN):
             with self.machine.working(), self.machine.alone():
                 found |= self.rotation(some, Path(untouched))
         return [self.facts(file, found[file]) if file in found else None for file in files]
 
-    def rotation(self, files: list[str], untouched: Path) -> dict[str, timing.Timing]:
+    def rotation(self, files: list[str], untouched: Path) -> dict[str, Round]:
         """One rotation of files that are held open together; one by one if any of them does not open."""
         try:
             timed = self.contest.tournament([Path(file) for file in files], untouched, ROUND_SECONDS * len(files))
@@ -83,11 +84,11 @@ class Verifier:
                 return {}
             return {name: timed for file in files for name, timed in self.rotation([file], untouched).items()}
 
-    def facts(self, file: str, latest: timing.Timing) -> dict[str, Any]:
+    def facts(self, file: str, latest: Round) -> dict[str, Any]:
         """The figures of all rounds of a file, ``latest`` included."""
         rounds = self._rounds.setdefault(file, [])
         rounds.append(latest)
-        timed = timing.pooled(rounds)
+        timed = self.contest.settle(rounds)
         return {
             **{name: vars(value) for name, value in self.contest.values(timed).items()},
             "latency_p95_ms": timed.p95,

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from autoslim.errors import UserError
-from autoslim.timing import Machine
+from autoslim.machine import Machine
 
 
 def die_with_parent() -> None:

@@ -1,9 +1,7 @@
 """contest.py: files against the untouched one on a task's inputs, with a runtime and a clock that are not real."""
 
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -67,11 +65,10 @@ def test_several_inputs_count_by_weight(ticks):
 
 def test_the_time_is_shared_out_by_weight(ticks, monkeypatch):
     told = []
-    monkeypatch.setattr(contest, "rotate", lambda calls, base, seconds: told.append(seconds) or [ROUND])
-    Contest(Clocked(ticks, {(FILE, 1): 1.0, (FILE, 4): 1.0, (BASE, 1): 1.0, (BASE, 4): 1.0}), 1, [(SHORT, 0.75), (LONG, 0.25)]).rounds(
-        FILE, BASE, 2, 4.0
-    )
-    assert told == pytest.approx([1.5, 0.5, 1.5, 0.5])
+    monkeypatch.setattr(contest, "rotate", lambda calls, base, seconds: told.append(seconds) or [None])
+    runtime = Clocked(ticks, {(FILE, 1): 1.0, (FILE, 4): 1.0, (BASE, 1): 1.0, (BASE, 4): 1.0})
+    Contest(runtime, 1, [(SHORT, 0.75), (LONG, 0.25)]).tournament([FILE], BASE, 2.0)
+    assert told == pytest.approx([1.5, 0.5])
 
 
 ROUND = Timing(Value(0.5, 0.4, 0.7), Value(1.0, 0.9, 1.2), 2.0, Value(2.0, 1.8, 2.2), 16, True)
@@ -95,22 +92,30 @@ def test_throughput_is_worst_where_the_latency_is(ticks):
     assert vars(values["throughput"]) == pytest.approx({"value": 4000.0, "low": 4000 / 1.2, "high": 4000 / 0.9})
 
 
-def test_rounds_open_anew_and_carry_the_spread_between_openings(ticks):
+def test_rounds_open_anew_and_settle_as_one(ticks):
     costs = [2.0, 2.2, 1.8, 2.1, 1.9]
     runtime = Clocked(ticks, {(FILE, 1): iter(costs), (BASE, 1): 2.0})
-    found = Contest(runtime, 1, [(SHORT, 1.0)]).rounds(FILE, BASE, 5, 0.5)
+    timed = Contest(runtime, 1, [(SHORT, 1.0)])
+    found = timed.settle([timed.tournament([FILE], BASE, 0.1)[0] for _ in costs])
     assert runtime.opened == [(FILE, 1), (BASE, 1)] * 5
-    assert found.ratio.value == pytest.approx(1.0)
-    half = 2.776 * np.std(np.array(costs) / 2, ddof=1) / math.sqrt(5)  # Student's t with 4 degrees of freedom
-    assert (found.ratio.low, found.ratio.high) == pytest.approx((max(1 - half, 0.9), 1 + half), rel=1e-3)
+    assert (found.ratio.value, found.p50.value, found.baseline_p50.value) == pytest.approx((1.0, 2.0, 2.0))
+    assert 0.9 - 1e-9 <= found.ratio.low < 1.0 < found.ratio.high <= 1.1 + 1e-9
     assert not found.converged
+
+
+def test_rounds_of_several_inputs_are_pooled_by_input(ticks):
+    runtime = Clocked(ticks, {(FILE, 1): 2.0, (FILE, 4): 12.0, (BASE, 1): 4.0, (BASE, 4): 8.0})
+    timed = Contest(runtime, 1, [(SHORT, 0.75), (LONG, 0.25)])
+    found = timed.settle([timed.tournament([FILE], BASE, 0.5)[0] for _ in range(2)])
+    assert (found.p50.value, found.baseline_p50.value, found.ratio.value) == pytest.approx((4.5, 5.0, 0.9))
 
 
 def test_a_tournament_times_every_file_between_two_runs_of_the_untouched_one(ticks):
     """Files of 2 and 6 ms against one of 4; the baseline stands around each, so that a drift would cancel."""
     other = Path("other")
     runtime = Clocked(ticks, {(FILE, 1): 2.0, (other, 1): 6.0, (BASE, 1): 4.0})
-    first, second = Contest(runtime, 1, [(SHORT, 1.0)]).tournament([FILE, other], BASE, 0.5)
+    timed = Contest(runtime, 1, [(SHORT, 1.0)])
+    first, second = (timed.settle([tracks]) for tracks in timed.tournament([FILE, other], BASE, 0.5))
     assert (first.ratio.value, second.ratio.value) == pytest.approx((0.5, 1.5))
     assert (first.p50.value, second.p50.value, first.baseline_p50.value) == pytest.approx((2.0, 6.0, 4.0))
     assert first.pairs == second.pairs >= MIN_PAIRS
@@ -125,4 +130,4 @@ def test_a_slow_drift_cancels_in_a_tournament(ticks):
         return call
 
     found = timing.rotate([drifting(2e6), drifting(8e6)], drifting(4e6), seconds=2.0)
-    assert [one.ratio.value for one in found] == pytest.approx([0.5, 2.0], rel=0.01)
+    assert [timing.settled(one).ratio.value for one in found] == pytest.approx([0.5, 2.0], rel=0.01)

@@ -1,8 +1,9 @@
-"""``autoslim bench``: time a shipped file, alone or in turn with another."""
+"""``autoslim bench``: time shipped files, alone or in turn with an untouched one."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,67 +13,93 @@ from autoslim.cli import _flags
 def add(app: typer.Typer) -> None:
     app.command(
         "bench",
-        help="Time a model file; with a second one, its time as a ratio to that one. Example: autoslim bench model.onnx untouched.onnx",
+        help="Time model files; with several, the last is what the others are compared with. "
+        "Example: autoslim bench model.onnx untouched.onnx",
     )(bench)
 
 
 def bench(
-    file: Annotated[Path, typer.Argument(help="A shipped model file.")],
-    baseline: Annotated[Path | None, typer.Argument(help="A file to compare with, timed in turn.")] = None,
+    files: Annotated[
+        list[Path], typer.Argument(help="Shipped model files; of several, the last is timed in turn with each of the others.")
+    ],
     task: _flags.Task = None,
     task_arg: _flags.TaskArg = None,
     threads: _flags.Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Longest time to measure.")] = 10.0,
-    rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often the files are opened anew.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON.")] = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Longest time to measure, per file; less where 3 % are reached sooner.")
+    ] = 20.0,
+    rounds: Annotated[int, typer.Option("--rounds", min=4, help="How often the files are opened anew.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON, one line per file.")] = False,
 ) -> int:
-    from autoslim import plugins, timing
+    from autoslim import plugins
     from autoslim.contest import Contest
     from autoslim.errors import UserError
+    from autoslim.machine import Machine
     from autoslim.spec import load_study
 
-    for path in filter(None, (file, baseline)):
+    for path in files:
         if not path.is_file():
             raise UserError(f"FILE: no file {str(path)!r}")
-    runtime = runtime_of(file)
+    if len({runtime_of(path) for path in files}) > 1:
+        raise UserError(f"FILE: got files of different runtimes ({', '.join(path.suffix for path in files)}), allowed: all of one")
+    door = plugins.load("runtimes", runtime_of(files[0]))
     count = load_study(None, {"threads": threads}).resolved_threads()
+    contest = Contest(door, count, inputs_of(files[0], door, task, task_arg))
+    timed, baseline = (files[:-1], files[-1]) if len(files) > 1 else (files, files[0])
+    with Machine().alone():
+        found = measure(contest, timed, baseline, seconds, rounds)
+    for file, result in zip(timed, found, strict=True):
+        for line in report(file, baseline if len(files) > 1 else None, result, count, as_json):
+            typer.echo(line)
+    return 0
+
+
+def inputs_of(file: Path, runtime: Any, task: str | None, task_arg: list[str] | None) -> list[tuple[Any, float]]:
+    """What is timed: the task's inputs, or zeros of the shapes that the file itself tells."""
+    from autoslim.errors import UserError
+
     if task:
         from autoslim.task import load
 
-        inputs = load(task, _flags.pairs(task_arg)).latency_inputs()
-    else:
-        session = plugins.load("runtimes", runtime).open(file, 1)
-        if not hasattr(session, "example"):
-            raise UserError(f"--task: needed for {file.suffix} files, which do not tell the shapes of their inputs")
-        inputs = [(session.example(), 1.0)]
-    door = plugins.load("runtimes", runtime)
+        return load(task, _flags.pairs(task_arg)).latency_inputs()
+    session = runtime.open(file, 1)
+    if not hasattr(session, "example"):
+        raise UserError(f"--task: needed for {file.suffix} files, which do not tell the shapes of their inputs")
+    return [(session.example(), 1.0)]
 
-    contest = Contest(door, count, inputs)
-    with timing.Machine().alone():
-        found = contest.rounds(file, baseline or file, rounds, seconds)
+
+def measure(contest: Any, timed: list[Path], baseline: Path, seconds: float, rounds: int) -> list[Any]:
+    """Timings of all files, in rotation, until all are known within 3 % (after four rounds at least) or the time is used up."""
+    tracks: list[list[Any]] = [[] for _ in timed]
+    for turn in range(rounds):
+        for own, latest in zip(tracks, contest.tournament(timed, baseline, seconds * len(timed) / rounds), strict=True):
+            own.append(latest)
+        if turn >= 3 and all(contest.settle(own).converged for own in tracks):
+            break
+    return [contest.settle(own) for own in tracks]
+
+
+def report(file: Path, baseline: Path | None, found: Any, threads: int, as_json: bool) -> Iterator[str]:
+    """The lines to print of one file."""
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "file": str(file),
-                    "baseline": str(baseline) if baseline else None,
-                    "threads": count,
-                    "p50_ms": vars(found.p50),
-                    "p95_ms": found.p95,
-                    "ratio": vars(found.ratio) if baseline else None,
-                    "pairs": found.pairs,
-                }
-            )
+        yield json.dumps(
+            {
+                "file": str(file),
+                "baseline": str(baseline) if baseline else None,
+                "threads": threads,
+                "p50_ms": vars(found.p50),
+                "p95_ms": found.p95,
+                "ratio": vars(found.ratio) if baseline else None,
+                "pairs": found.pairs,
+            }
         )
-        return 0
+        return
     if baseline:
-        typer.echo(f"ratio {found.ratio.value:.4f} ({found.ratio.low:.4f} to {found.ratio.high:.4f}) of {baseline}")
-    typer.echo(
-        f"p50 {found.p50.value:.4f} ms ({found.p50.low:.4f} to {found.p50.high:.4f}), p95 {found.p95:.4f} ms, {count} threads, {found.pairs} pairs"
-    )
+        yield f"{file}: ratio {found.ratio.value:.4f} ({found.ratio.low:.4f} to {found.ratio.high:.4f}) of {baseline}"
+    p50 = found.p50
+    yield f"p50 {p50.value:.4f} ms ({p50.low:.4f} to {p50.high:.4f}), p95 {found.p95:.4f} ms, {threads} threads, {found.pairs} pairs"
     if baseline:
-        typer.echo(f"baseline p50 {found.baseline_p50.value:.4f} ms")
-    return 0
+        yield f"baseline p50 {found.baseline_p50.value:.4f} ms"
 
 
 def runtime_of(file: Path) -> str:
