@@ -19,7 +19,6 @@ from autoslim.structure import Axis
 
 #: positions per sample and layer that take part, and the ridge as a share of the mean squared input
 POSITIONS, RIDGE = 48, 0.01
-CHUNK = 8
 
 
 def solvable(module: nn.Module) -> bool:
@@ -89,21 +88,22 @@ def resolve(
 
 
 def solve(name: str, module: nn.Module, x: Tensor, goal: Tensor) -> None:
-    """Change ``module``'s weight (and bias) by the ridge solution D of goal = patches (W + D), small D preferred."""
-    rows = patches(name, module, x).double()
+    """Change ``module``'s weight (and bias) by the ridge solution D of goal = patches (W + D), small D preferred. Sums run in the model's own
+    precision, the system is solved in double precision; the ridge keeps its condition far below what single precision resolves."""
+    rows = patches(name, module, x)
     out = module.weight.shape[0]
     if len(rows) != len(goal) or goal.shape[1] != out:
         return
-    weight = module.weight.detach().flatten(1).t().double()
-    missing = goal.double() - rows @ weight
+    missing = goal - rows @ module.weight.detach().flatten(1).t()
     if module.bias is not None:
-        missing = missing - module.bias.detach().double()
+        missing = missing - module.bias.detach()
         rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
-    gram = rows.t() @ rows
+    gram = (rows.t() @ rows).double()
     ridge = RIDGE * gram.diagonal().mean().clamp_min(1e-12)
     gram.diagonal().add_(ridge)
-    change = torch.linalg.solve(gram, rows.t() @ missing)
-    if not bool(torch.isfinite(change).all()):
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    change = torch.cholesky_solve((rows.t() @ missing).double(), factor)
+    if failed or not bool(torch.isfinite(change).all()):
         return
     if module.bias is not None:
         module.bias.data += change[-1].to(module.bias.dtype)
@@ -135,7 +135,7 @@ def pick(name: str, values: Tensor) -> Tensor:
 
 
 def patches(name: str, module: nn.Module, x: Tensor) -> Tensor:
-    """What the layer reads at the chosen positions, (samples * chosen positions, inputs * kernel), a few samples at a time."""
+    """What the layer reads at the chosen positions, (samples * chosen positions, inputs * kernel)."""
     if isinstance(module, nn.Linear):
         return pick(name, x.reshape(len(x), -1, x.shape[-1]))
     if isinstance(module, nn.Conv1d):
@@ -148,8 +148,9 @@ def patches(name: str, module: nn.Module, x: Tensor) -> Tensor:
         )
     else:
         kernel, stride, padding, dilation = module.kernel_size, module.stride, module.padding, module.dilation
-    found = []
-    for part in x.split(CHUNK):
-        columns = F.unfold(part, kernel, dilation, padding, stride)  # (samples, inputs * kernel, positions)
-        found.append(columns[:, :, places(name, columns.shape[2])].transpose(1, 2).reshape(-1, columns.shape[1]))
-    return torch.cat(found)
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    height, width = ((x.shape[2 + d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in (0, 1))
+    chosen = places(name, height * width)
+    down = (chosen // width * stride[0])[:, None, None] + dilation[0] * torch.arange(kernel[0])[:, None]
+    right = (chosen % width * stride[1])[:, None, None] + dilation[1] * torch.arange(kernel[1])
+    return x[:, :, down, right].transpose(1, 2).reshape(len(x) * len(chosen), -1)
