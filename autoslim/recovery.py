@@ -24,7 +24,7 @@ from autoslim.settings import check
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CLIP = 1.0
-BIAS_LESSONS, NORM_LESSONS, SOLVE_LESSONS = 4, 16, 4
+BIAS_LESSONS, NORM_LESSONS, SOLVE_LESSONS = 4, 8, 4
 #: a gap (nats of KL divergence, or relative squared error) that no further step is spent on
 ENOUGH = 0.005
 
