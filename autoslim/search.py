@@ -14,6 +14,7 @@ from autoslim.loop import Loop, Stop, Watcher, is_interrupted, is_judged, rememb
 from autoslim.metrics import direction_of
 from autoslim.opening import CORNER, reconcile, seeds, strategy_of, wants_tables
 from autoslim.progress import check_floor, prune_files, report_progress
+from autoslim.remaking import remake
 from autoslim.spec import StudySpec
 from autoslim.study import Entry, Lease, Study
 
@@ -92,6 +93,7 @@ def search(loop: Loop, prepared: Any) -> None:
         if entry.outcome is not None and is_interrupted(entry.outcome) and entry.key not in loop.judged
     ]
     queue = itertools.chain(interrupted, queue)
+    remake(loop, prepared)
     loop.watcher.phase("search")
     for entry in loop.entries:
         if entry.label == CORNER and entry.cached_from is None:
@@ -194,8 +196,8 @@ def finish(loop: Loop) -> dict[str, Any]:
     wanted = shipping.to_verify(loop.entries, context, loop.spec.verify)
     if lost := [entry for entry in wanted if not shipping.has_file(loop.out, entry)]:
         loop.watcher.message(
-            f"{len(lost)} points of the front cannot be verified, their files are gone from {loop.out}; "
-            "`autoslim apply` makes a file from a recipe, another --out begins anew"
+            f"{len(lost)} points of the front cannot be verified, their files are gone from {loop.out} and could not be made again; "
+            "another --out begins anew"
         )
     chosen = shipping.to_verify(there, context, loop.spec.verify)
     verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message)

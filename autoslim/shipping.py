@@ -20,7 +20,7 @@ PASSES, ENOUGH_PASSES = 6, 4
 def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[Entry], say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Re-open the files of ``chosen`` in a process that made none of them; returns rows of verification.
 
-    Rows go into the study one by one, so that an interruption loses none. A file that was verified before is not timed
+    Rows go into the study one by one, so that an interruption loses none. A file that was verified before, and is where it was, is not timed
     again; one that fails its verification is dropped, and ``say`` tells why.
     """
     out = Path(job.out)
@@ -32,7 +32,7 @@ def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[
     try:
         worker.ask("verifier", job)
         for entry in chosen:
-            row = known.get(entry.outcome.sha256)
+            row = known.get(entry.outcome.sha256) if (out / model_place(entry)).is_file() else None
             if row is None:
                 try:
                     row = verify_one(worker, out, entry, untouched, context)

@@ -82,6 +82,8 @@ TRIAL_COLUMNS = (
     "recipe",
     "point",
 )
+#: in the memo of a trial that made a lost file again: the number of the trial that made it first
+REMAKES = "remakes"
 #: worst corner of the box that hypervolume is measured in: half of the untouched metric lost, a tenth above untouched cost
 REFERENCE_DROP, REFERENCE_COST = 0.5, 1.1
 
@@ -112,10 +114,20 @@ def hypervolume(points: Iterable[Measurement], untouched: Measurement, objective
     return pareto.hypervolume(np.array(rows), np.array(reference(objectives))) if rows else 0.0
 
 
+def superseded(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries; one whose file was lost and made again by a later trial counts as a repeat of that trial."""
+    newer = {entry.memo[REMAKES]: entry.number for entry in entries if REMAKES in entry.memo and isinstance(entry.outcome, Done)}
+
+    def last(number: int) -> int:
+        return last(newer[number]) if number in newer else number
+
+    return [replace(entry, cached_from=last(entry.number)) if entry.number in newer else entry for entry in entries]
+
+
 def rejudged(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[Entry]:
     """The entries with violations of the budget that holds now; the record keeps those of the run that made them."""
     found = []
-    for entry in entries:
+    for entry in superseded(entries):
         outcome = entry.outcome
         if isinstance(outcome, Done | Rejected):
             broken = context["budget"].violations(outcome.measurement, context["untouched"], context["metric_direction"])

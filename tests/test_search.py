@@ -1,8 +1,10 @@
 """Whole searches on a small network, as a user runs them: real processes, real runtime, real storage."""
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +90,32 @@ def test_report_and_pick_work_without_torch(finished, tmp_path):
     none = autoslim("pick", out, "--budget-ms", "0.0000001", env=environment)
     assert none.returncode == 3
     assert "closest" in none.stdout
+
+
+def test_lost_files_are_made_again_from_their_recipes(finished, tmp_path):
+    """A study whose model files are gone is whole again after the same command: every front point has a file that is what the
+    tables say, and no evaluation is counted twice."""
+    out, _ = finished
+    again = tmp_path / "out"
+    shutil.copytree(out, again)
+    before = json.loads((again / "summary.json").read_text())
+    keys = {row["key"] for row in rows(again / "front.csv")}
+    for file in again.glob("models/*/model.onnx"):
+        file.unlink()
+    done = autoslim("search", "--task", TASK, "--space", PLAIN, "--trials", 8, "--budget-ms", "1000", "--out", again)
+    assert done.returncode == 0, done.stderr
+    assert "lost their files and are made again" in done.stdout + done.stderr
+    front = rows(again / "front.csv")
+    assert {row["key"] for row in front} == keys
+    for row in front:
+        model = again / row["model_file"]
+        assert model.stat().st_size == int(row["size_bytes"])
+        assert hashlib.sha256(model.read_bytes()).hexdigest() == row["sha256"]
+    after = json.loads((again / "summary.json").read_text())
+    assert after["evaluations"] == before["evaluations"]
+    assert after["asked"] > before["asked"]
+    replaced = [row for row in rows(again / "trials.csv") if row["cached_from"]]
+    assert {row["key"] for row in replaced} >= keys - {next(row["key"] for row in front if row["label"] == "untouched")}
 
 
 def test_same_command_again_evaluates_nothing_new(finished):

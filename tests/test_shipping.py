@@ -132,12 +132,13 @@ def test_when_all_are_known_well_nothing_more_is_timed(ship):
     assert said[-1] == f"timed, round {ENOUGH_PASSES} of {PASSES}"
 
 
-def test_rows_of_an_earlier_run_are_not_timed_again_and_unfinished_ones_are(ship):
+def test_rows_of_an_earlier_run_are_not_timed_again_and_unfinished_ones_are(ship, tmp_path):
     run, entries = ship
     known = {"sha256": "1" * 64, "rounds": ENOUGH_PASSES, "converged": True, "model_file": f"models/{entries[1].key}/model.onnx"}
     unfinished = {"sha256": "2" * 64, "rounds": 1, "converged": False, "model_file": f"models/{entries[2].key}/model.onnx"}
     elsewhere = {"sha256": "3" * 64, "rounds": PASSES, "converged": False, "model_file": "models/other/model.onnx"}
     study = Study([known, unfinished, elsewhere])
+    shipping.place(tmp_path, entries[1], CONTEXT)
     rows, asked, _ = run(study)
     assert {name for _, name in asked} == {"untouched", entries[2].key}
     assert rows[1] == known
