@@ -1,42 +1,20 @@
 """Non-dominated sorting genetic algorithm II (Deb et al. 2002, doi 10.1109/4235.996017)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from optuna.samplers import NSGAIISampler
-from optuna.trial import TrialState
 
-from autoslim.candidate import Point
 from autoslim.metrics import Direction
 from autoslim.space import SearchSpace
-from autoslim.strategies._sampled import SampledStrategy
+from autoslim.strategies._genetic import GeneticStrategy
 
 
-class Member(SampledStrategy):
-    """It ignores all but complete trials, so rejected points reach it as complete ones with the worst values seen."""
+class Member(GeneticStrategy):
+    """``population``: points per generation."""
 
     def __init__(
         self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, population: int = 16
     ) -> None:
-        self._population = population
-
-        def make(state: int) -> NSGAIISampler:
-            return NSGAIISampler(population_size=population, seed=state)
-
-        super().__init__(space, objectives, constraints, seed, make, TrialState.COMPLETE)
-
-    def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
-        """The sampler hands its parents out in another order when it has just chosen them than later, from its notes; so
-        that a resumed search proposes what an undisturbed one would, the choice is made before the proposal."""
-        sampler = self._make(0)
-        generations = [
-            memo
-            for trial in self._study.get_trials(deepcopy=False)
-            for key, memo in trial.system_attrs.items()
-            if key.endswith(":generation")
-        ]
-        if generations:
-            for generation in (max(generations), max(generations) + 1):
-                if generation > 0 and len([g for g in generations if g == generation - 1]) >= self._population:
-                    sampler.get_parent_population(self._study, generation)
-        return super().ask(number)
+        super().__init__(
+            space, objectives, constraints, seed, population, lambda state: NSGAIISampler(population_size=population, seed=state)
+        )
