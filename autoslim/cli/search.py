@@ -45,7 +45,7 @@ def search(
         ),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help="frontier (default), tpe, nsga2 or random (autoslim list strategies).")
+        str | None, typer.Option("--strategy", help="frontier (default), tpe, nsga2, random and others (autoslim list strategies).")
     ] = None,
     executor: Annotated[str | None, typer.Option("--executor", help="Where candidates run (autoslim list executors).")] = None,
     runtime: _flags.Runtime = None,

@@ -24,7 +24,11 @@ SPACE = SearchSpace((shares("a"), shares("b"), Domain("bits:all", "bits", (32, 8
 OBJECTIVES = (("metric", "max"), ("latency_ms", "min"))
 
 
-@pytest.fixture(params=plugins.names("strategies"))
+#: a proposal of a Gaussian process takes a second or two
+SLOW = ("gp",)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in plugins.names("strategies")])
 def make(request):
     """A function (seed) -> new strategy of the member."""
 
