@@ -13,6 +13,10 @@ from autoslim.structure import Structure
 UNTOUCHED = "models/untouched/model"
 
 
+#: seconds of one round of timing, per file, in verification
+ROUND_SECONDS = 0.4
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything an evaluator is told; plain data, so that it crosses processes."""

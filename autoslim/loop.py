@@ -7,6 +7,7 @@ from typing import Any
 
 from autoslim.budget import feasible
 from autoslim.candidate import Candidate, Failed, Outcome, Rejected
+from autoslim.growth import Growth
 from autoslim.recipe import Recipe
 from autoslim.spec import StudySpec
 from autoslim.study import Entry, Study
@@ -59,6 +60,9 @@ class Loop:
     running: dict[int, Candidate] = field(default_factory=dict)
     followers: dict[str, list[int]] = field(default_factory=dict)
     asking: float = 0.0
+    #: hypervolume of the feasible after each evaluation, of earlier runs too; and the best of them by the sum of its coordinates
+    growth: Growth | None = None
+    best: tuple[float, Entry] | None = None
 
 
 def is_judged(outcome: Outcome | None) -> bool:

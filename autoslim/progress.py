@@ -7,8 +7,10 @@ from typing import Any
 from autoslim import tables
 from autoslim.budget import LIMITS, feasible
 from autoslim.candidate import Done, Outcome, Rejected
+from autoslim.growth import Growth
 from autoslim.loop import Loop, Progress
 from autoslim.opening import CORNER
+from autoslim.study import Entry
 
 #: files kept during a search, as a multiple of those that get verified: what is near the front now may be on it later
 SPARE = 3
@@ -27,26 +29,34 @@ def prune_files(loop: Loop, prepared: Any) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def begin_growth(loop: Loop, prepared: Any) -> None:
+    """Take up hypervolume and best candidate from what earlier runs recorded."""
+    loop.growth, loop.best = Growth(tables.reference(loop.spec.objectives)), None
+    for entry in sorted(loop.entries, key=lambda entry: entry.number):
+        if entry.cached_from is None and entry.outcome is not None:
+            grow(loop, prepared, entry)
+
+
+def grow(loop: Loop, prepared: Any, entry: Entry) -> float:
+    """The hypervolume with one more evaluation; keeps the best feasible candidate."""
+    place = None
+    if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations):
+        place = tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)
+        if loop.best is None or sum(place) < loop.best[0]:
+            loop.best = sum(place), entry
+    return loop.growth.add(place)
+
+
 def report_progress(loop: Loop, prepared: Any, number: int) -> None:
     """Tell the watcher what trial ``number`` gave, the best feasible so far, the hypervolume and the time left."""
-    done = [entry for entry in loop.entries if isinstance(entry.outcome, Done)]
-    good = [entry for entry in done if feasible(entry.outcome.violations)]
-    best = min(
-        good,
-        key=lambda entry: sum(
-            tables.coordinates(entry.outcome.measurement, prepared.untouched, loop.spec.objectives, prepared.metric_direction)
-        ),
-        default=None,
-    )
+    latest = next(entry for entry in reversed(loop.entries) if entry.number == number)
+    volume = grow(loop, prepared, latest)
     count = tables.counts(loop.entries)["evaluations"]
     spent = time.monotonic() - loop.begun
     eta = spent / max(count, 1) * (loop.spec.trials - count) if count > 2 else None
     if loop.spec.time is not None:
         eta = min(eta or loop.spec.time, max(0.0, loop.spec.time - spent))
-    volume = tables.hypervolume(
-        (entry.outcome.measurement for entry in good), prepared.untouched, loop.spec.objectives, prepared.metric_direction
-    )
-    latest = next(entry for entry in loop.entries if entry.number == number)
+    best = None if loop.best is None else loop.best[1]
     loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
 
 

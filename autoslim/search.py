@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoslim import plugins, report, shipping, tables
+from autoslim import plugins, report, shipping
 from autoslim.candidate import Candidate, Failed, Outcome
+from autoslim.ending import ended, overdue
 from autoslim.job import Job
 from autoslim.loop import Loop, Stop, Watcher, is_interrupted, is_judged, remember, settle
 from autoslim.metrics import direction_of
 from autoslim.opening import CORNER, reconcile, seeds, strategy_of, wants_tables
-from autoslim.progress import check_floor, prune_files, report_progress
+from autoslim.progress import begin_growth, check_floor, prune_files, report_progress
 from autoslim.remaking import remake
 from autoslim.spec import StudySpec
 from autoslim.study import Entry, Lease, Study
 
-MOST_REPEATS = 8
+#: proposals of what is judged already, per trial, before the space counts as exhausted
+MOST_REPEATS, MOST_PROPOSALS = 8, 2000
 
 
 def run(
@@ -94,6 +96,7 @@ def search(loop: Loop, prepared: Any) -> None:
     ]
     queue = itertools.chain(interrupted, queue)
     remake(loop, prepared)
+    begin_growth(loop, prepared)
     loop.watcher.phase("search")
     for entry in loop.entries:
         if entry.label == CORNER and entry.cached_from is None:
@@ -108,7 +111,8 @@ def search(loop: Loop, prepared: Any) -> None:
         for candidate, outcome in loop.executor.outcomes(1.0):
             loop.running.pop(candidate.number)
             tell(loop, prepared, strategy, candidate, outcome)
-        if loop.stop.requested and loop.stop.reason in ("interrupted", "floor"):
+        if overdue(loop) or loop.stop.requested and loop.stop.reason in ("interrupted", "floor"):
+            loop.stop.reason = loop.stop.reason or "time"
             abandon(loop, prepared)
             return
 
@@ -126,19 +130,11 @@ def abandon(loop: Loop, prepared: Any) -> None:
     loop.followers.clear()
 
 
-def ended(loop: Loop) -> bool:
-    """Whether no further candidate may be asked."""
-    count = tables.counts(loop.entries)["evaluations"] + len(loop.running)
-    late = loop.spec.time is not None and time.monotonic() - loop.begun > loop.spec.time
-    if late or count >= loop.spec.trials:
-        loop.stop.reason = loop.stop.reason or ("time" if late else "trials")
-        return True
-    return loop.stop.requested
-
-
 def propose(loop: Loop, prepared: Any, strategy: Any, queue: Iterator[tuple[str, dict[str, Any]]]) -> bool:
     """Ask for one candidate that is not judged yet and submit it; repeats are told from the record. False if none is left."""
-    for _ in range(MOST_REPEATS * loop.spec.trials):
+    for _ in range(min(MOST_REPEATS * loop.spec.trials, MOST_PROPOSALS)):
+        if ended(loop):
+            return False
         begun = time.monotonic()
         label, point, memo = next_point(loop, strategy, queue)
         recipe = prepared.space.decode(point)
@@ -200,7 +196,8 @@ def finish(loop: Loop) -> dict[str, Any]:
             "another --out begins anew"
         )
     chosen = shipping.to_verify(there, context, loop.spec.verify)
-    verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message)
+    until = None if loop.spec.time is None else loop.begun + loop.spec.time
+    verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message, until=until)
     spent = time.monotonic() - loop.begun
     runs = list(loop.study.fact("runs") or [])
     runs.append(

@@ -1,6 +1,7 @@
 """From the record to shipped files: choose what to verify, put files in their places, re-open them in a fresh process."""
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ from autoslim.study import Entry, Study
 
 #: how many rounds of timing a verified file gets, spread over the whole verification; fewer where a file's ratio is known well
 PASSES, ENOUGH_PASSES = 6, 4
+#: what is verified, and how often it is timed, however late it is
+FEWEST_FILES, FEWEST_PASSES = 4, 2
 
 
-def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[Entry], say: Callable[[str], None]) -> list[dict[str, Any]]:
+def verify(
+    study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[Entry], say: Callable[[str], None], until: float | None = None
+) -> list[dict[str, Any]]:
     """Re-open the files of ``chosen`` in a process that made none of them; returns rows of verification.
 
     Rows go into the study one by one, so that an interruption loses none. A file that was verified before, and is where it was, is not timed
-    again; one that fails its verification is dropped, and ``say`` tells why.
+    again; one that fails its verification is dropped, and ``say`` tells why. From ``until`` (monotonic seconds) on no further file or round
+    of timing is begun, but FEWEST_FILES are verified and each is timed FEWEST_PASSES times.
     """
     out = Path(job.out)
     known = {row["sha256"]: row for row in (study.fact("verified") or []) if row.get("rounds", 0) >= ENOUGH_PASSES}
@@ -33,6 +39,9 @@ def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[
         worker.ask("verifier", job)
         for entry in chosen:
             row = known.get(entry.outcome.sha256) if (out / model_place(entry)).is_file() else None
+            if row is None and len(rows) >= FEWEST_FILES and until is not None and time.monotonic() > until:
+                say(f"{entry.key} is not verified: the time is used up")
+                continue
             if row is None:
                 try:
                     row = verify_one(worker, out, entry, untouched, context)
@@ -45,16 +54,29 @@ def verify(study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[
             study.set_fact("verified", rows + [row for sha, row in known.items() if sha not in seen])
             study.renew()
             say(f"verified {len(rows)} of {len(chosen)}")
-        time_again(worker, study, out, fresh, str(out / model_place(untouched)), say)
+        time_again(worker, study, out, fresh, str(out / model_place(untouched)), say, until)
     finally:
         worker.kill()
     study.set_fact("verified", rows)
     return rows
 
 
-def time_again(worker: Worker, study: Study, out: Path, rows: list[dict[str, Any]], untouched: str, say: Callable[[str], None]) -> None:
+def time_again(
+    worker: Worker,
+    study: Study,
+    out: Path,
+    rows: list[dict[str, Any]],
+    untouched: str,
+    say: Callable[[str], None],
+    until: float | None = None,
+) -> None:
     """More rounds of timing for the rows of this run, all files in turn; updates the rows."""
+    spent = 0.0
     for turn in range(1, PASSES):
+        if until is not None and turn >= FEWEST_PASSES and time.monotonic() + spent > until:
+            say(f"timed {turn} times instead of {PASSES}: the time is used up")
+            return
+        begun = time.monotonic()
         open_rows = [row for row in rows if row["rounds"] <= turn and not (row["converged"] and turn >= ENOUGH_PASSES)]
         if not open_rows:
             return
@@ -63,6 +85,7 @@ def time_again(worker: Worker, study: Study, out: Path, rows: list[dict[str, Any
             if found is None:  # the rounds so far stand
                 say(f"{row['key']} was timed {row['rounds']} times and no more: its file does not open any longer")
             row |= found or {}
+        spent = time.monotonic() - begun
         study.renew()
         say(f"timed, round {turn + 1} of {PASSES}")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from autoslim import plugins, settings, yamlfile
 from autoslim.budget import LIMITS, Budget, parse_drop, parse_limit
@@ -14,6 +14,8 @@ from autoslim.host import physical_cores
 from autoslim.metrics import OBJECTIVES
 from autoslim.space import TIES
 
+#: trials of a search that a time bounds
+UNBOUNDED = 100_000
 DEFAULT_TASK = "autoslim.tasks.digits.task"
 SHORTCUT_TASK = "autoslim.tasks.shortcut"
 FAMILIES = ("cnn", "rnn", "transformer")
@@ -172,12 +174,20 @@ class StudySpec(_Model):
     executor: Annotated[str, _member("executors")] = "local"
     trials: Annotated[int, _whole(1)] = 40
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
+    patience: Annotated[int, _whole(0)] = 30
     workers: Annotated[int, _whole(0)] = 0
     trial_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
     trial_memory_mb: Annotated[int, _whole(0)] = 0
     seed: Annotated[int, _whole(0)] = 0
     max_samples: Annotated[int | None, BeforeValidator(lambda v: None if v is None else _whole(1).func(v))] = None
     verify: Annotated[int, _whole(1)] = 12
+
+    @model_validator(mode="after")
+    def time_alone_bounds(self) -> "StudySpec":
+        """With a time and no number of trials, the time alone decides."""
+        if self.time is not None and "trials" not in self.model_fields_set:
+            self.trials = UNBOUNDED
+        return self
 
     def limits(self) -> Budget:
         found = {name: getattr(self.budget, name) for name in LIMITS if getattr(self.budget, name) is not None}

@@ -11,7 +11,7 @@ from autoslim.clock import sha256
 from autoslim.contest import Contest, Round
 from autoslim.errors import AutoSlimError
 from autoslim.inputs import Inputs, batch_size
-from autoslim.job import Job
+from autoslim.job import ROUND_SECONDS, Job
 from autoslim.machine import Machine
 from autoslim.memory import Probe
 from autoslim.metrics import Value
@@ -19,8 +19,8 @@ from autoslim.task import Score, Task
 
 #: corpus metrics get an interval by resampling batches, if there are enough of them and they fit in memory
 FEWEST_BATCHES, MOST_SAMPLES = 8, 20_000
-#: seconds of one round per file; bytes of files that are held open at once
-ROUND_SECONDS, HELD_OPEN = 0.4, 400_000_000
+#: bytes of files that are held open at once
+HELD_OPEN = 400_000_000
 
 
 class Verifier:

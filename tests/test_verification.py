@@ -8,6 +8,7 @@ import pytest
 from autoslim import timing, verification
 from autoslim.contest import Contest
 from autoslim.errors import AutoSlimError
+from autoslim.job import ROUND_SECONDS
 from autoslim.verification import Verifier
 
 
@@ -70,7 +71,7 @@ def files(tmp_path):
 def test_each_call_is_one_more_round_of_its_files(verifier, files):
     found = [verifier.clock([files[name] for name in names], "u") for names in ("a", "b", "ab", "a")]
     assert [[path.name for path in paths] for paths, _, _ in verifier.contest.asked] == [["a"], ["b"], ["a", "b"], ["a"]]
-    assert [seconds for *_, seconds in verifier.contest.asked] == [n * verification.ROUND_SECONDS for n in (1, 1, 2, 1)]
+    assert [seconds for *_, seconds in verifier.contest.asked] == [n * ROUND_SECONDS for n in (1, 1, 2, 1)]
     own = [rows[0] for rows in (found[0], found[2], found[3])]
     assert [row["rounds"] for row in own] == [1, 2, 3]
     assert [row["latency_ms"]["value"] for row in own] == pytest.approx([1.0, 1.1, 1.2])

@@ -51,7 +51,10 @@ def search(
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     trials: Annotated[str | None, typer.Option("--trials", "--n-trials", help="Evaluations to make, repeats not counted.")] = None,
-    time: Annotated[str | None, typer.Option("--time", "--timeout", help="Stop asking after this time: 90s, 10m, 2h.")] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", "--timeout", help="Time for everything, verification included: 90s, 10m, 2h.")
+    ] = None,
+    patience: Annotated[str | None, typer.Option("--patience", help="Stop after so many evaluations without gain; 0: never.")] = None,
     workers: Annotated[str | None, typer.Option("--workers", help="Worker processes; default: one per physical core.")] = None,
     trial_timeout: Annotated[str | None, typer.Option("--trial-timeout", help="End a candidate after this time.")] = None,
     trial_memory_mb: Annotated[
@@ -85,6 +88,7 @@ def search(
         "threads": threads,
         "trials": trials,
         "time": time,
+        "patience": patience,
         "workers": workers,
         "trial_timeout": trial_timeout,
         "trial_memory_mb": trial_memory_mb,

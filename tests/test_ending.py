@@ -1,0 +1,75 @@
+"""ending.py: when a search stops asking, on loops made by hand; no clock is waited for."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from autoslim import ending
+from autoslim.candidate import Done, Failed
+from autoslim.loop import Loop, Stop, Watcher
+from autoslim.metrics import Measurement, Value
+from autoslim.recipe import Recipe
+from autoslim.spec import UNBOUNDED, load_study
+from autoslim.study import Entry
+
+
+def done(ms=1.0, score=0.5):
+    return Done(Measurement({"latency_ms": Value(ms)}), {}, "f", "s", Recipe(), {"score": score})
+
+
+def loop_of(count, *, spent=0.0, ms=1.0, score=0.5, volumes=(), **spec):
+    entries = [Entry(0, {}, "untouched", {}, "u", done(ms))] + [Entry(i, {}, "", {}, str(i), done(ms, score)) for i in range(1, count + 1)]
+    made = Loop(load_study(None, spec), None, None, None, Watcher(), Stop(), time.monotonic() - spent, entries)
+    made.growth = SimpleNamespace(volumes=list(volumes))
+    return made
+
+
+def test_trials_end_it_with_those_under_way_counted():
+    assert not ending.ended(loop_of(8, trials=10))
+    made = loop_of(8, trials=10)
+    made.running = {9: None, 10: None}
+    assert ending.ended(made)
+    assert made.stop.reason == "trials"
+
+
+def test_time_alone_means_as_many_trials_as_fit():
+    assert load_study(None, {"time": "1h"}).trials == UNBOUNDED
+    assert load_study(None, {"time": "1h", "trials": 7}).trials == 7
+    assert load_study(None, {}).trials == 40
+
+
+def test_the_search_ends_when_the_rest_is_needed_for_verification():
+    """Ten candidates of 1 ms, 12 to verify at most: untouched and 10, each 1.5 s, 0.5 s of scoring and two rounds of 0.4 s."""
+    need = 8 + 11 * (1.5 + 0.5 + 2 * 0.4)
+    assert ending.reserve(loop_of(10, time="10m")) == pytest.approx(need)
+    assert not ending.late(loop_of(10, time="10m", spent=600 - need - 5))
+    late = loop_of(10, time="10m", spent=600 - need + 5)
+    assert ending.ended(late)
+    assert late.stop.reason == "time"
+    assert not ending.overdue(late)
+    assert ending.overdue(loop_of(10, time="10m", spent=618 - need + 1))
+    assert not ending.overdue(loop_of(10, spent=1e6))
+
+
+def test_slow_files_need_longer_rounds_and_verification_at_most_half_of_the_time():
+    """A second for each run of a file and of the untouched one: 12 runs of both a round, two rounds."""
+    assert ending.reserve(loop_of(10, time="1h", ms=1000.0)) == pytest.approx(8 + 11 * (1.5 + 0.5 + 2 * 12 * 2))
+    assert ending.reserve(loop_of(10, time="60s", ms=1000.0)) == 30.0
+
+
+def test_a_hypervolume_that_no_longer_grows_ends_it_and_says_so():
+    grown = [0.01 * i for i in range(40)]
+    assert not ending.ended(loop_of(5, volumes=grown, trials=500))
+    still = loop_of(5, volumes=[0.1] * 10 + [0.5] * 31, trials=500)
+    assert ending.ended(still)
+    assert "30 evaluations" in still.stop.reason
+    assert not ending.ended(loop_of(5, volumes=[0.5] * 39, trials=500)), "no search stops before 40"
+    assert not ending.ended(loop_of(5, volumes=[0.1] * 10 + [0.5] * 31, trials=500, patience=0))
+    assert not ending.ended(loop_of(5, volumes=[0.0] * 60, trials=500)), "nothing feasible yet"
+
+
+def test_failures_say_nothing_about_scoring():
+    made = loop_of(0, time="10m")
+    made.entries.append(Entry(1, {}, "", {}, "x", Failed("crash", "y")))
+    assert ending.reserve(made) == pytest.approx(8 + 1 * (1.5 + 2 * 0.4))
