@@ -48,7 +48,7 @@ class SampledStrategy:
             trial = self._study.ask(fixed_distributions=self._distributions)
         self._running[number] = trial
         point = {domain.name: to_choice(domain, trial.params[domain.name]) for domain in self._space.domains}
-        system = self._study.trials[trial.number].system_attrs
+        system = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
         return point, {name: value for name, value in system.items() if _plain(value)}
 
     def tell(self, number: int, point: Point, memo: Mapping[str, Any], outcome: Outcome) -> None:

@@ -25,6 +25,8 @@ from autoslim.strategies._sampled import derived
 TRADES = np.geomspace(0.3, 3000.0, 12)
 MUTANTS, POLISH_EVERY = 48, 6
 BUCKETS, SOLVED = 1000, 12
+#: it learns from the front and from so many of the latest results, or up to twice as many
+WINDOW = 250
 #: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
 GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
 #: a gap from which more recovery was seen to buy something
@@ -69,6 +71,8 @@ class Member:
         self._pending: dict[int, tuple[int, ...]] = {}
         self._bounds: dict[str, float] = {}
         self._ready: tuple[int, Forecast, np.ndarray] | None = None
+        self._rows: set[tuple[int, ...]] = set()
+        self._count, self._due, self._known = 0, 0, list[Told]()
 
     # -- the door -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +105,9 @@ class Member:
         costs = tuple(value(name) if sign > 0 else 1.0 / max(value(name), 1e-12) for name, sign in self._costs)
         gap = float(found.facts.get("gap", "nan")) if done else float("nan")
         fits = done and all(amount <= 1e-9 for amount in outcome.violations.values())
+        self._rows.add(row)
         self._told[number] = Told(row, gap, self._sign * value("metric"), costs, value("latency_ms"), value("size_bytes"), done, fits)
+        self._note()
         for name, broken in (outcome.violations if known else {}).items():
             measured = found.upper(LIMITS[name][0]) if name in LIMITS else None
             if measured is not None and broken > -1:
@@ -109,19 +115,27 @@ class Member:
 
     # -- knowledge ------------------------------------------------------------------------------------------------------
 
+    def _note(self) -> None:
+        """After each result: forget old ones off the front, and decide whether the forecast is due to be fitted anew, ever more rarely;
+        so that both follow from the results in their order alone."""
+        self._count += 1
+        if len(self._told) > 2 * WINDOW:
+            front = {id(one) for one, _ in self._measured()}
+            latest = list(self._told)[-WINDOW:]
+            keep = {number for number, one in self._told.items() if id(one) in front} | set(latest)
+            self._told = {number: one for number, one in self._told.items() if number in keep}
+        every = 1 if self._count < 12 else min(max(3, self._count // 10), 100)
+        if self._count - self._due >= every:
+            self._due, self._known = self._count, list(self._told.values())
+
     def _solved(self) -> tuple[Forecast, np.ndarray]:
-        """The forecast that all results so far give, and the points it holds best; made anew as results come in, ever more
-        rarely, and from the results in their order alone."""
-        count = len(self._told)
-        every = 1 if count < 12 else max(3, count // 10)
-        due = count // every * every
-        if self._ready is None or self._ready[0] != due:
-            forecast = Forecast(self._space, self._tables)
-            told = list(self._told.values())[:due]
+        """The forecast that the results so far give, and the points it holds best."""
+        if self._ready is None or self._ready[0] != self._due:
+            forecast, told = Forecast(self._space, self._tables), self._known
             if told:
                 rows = np.array([one.row for one in told])
                 forecast.fit(rows, [one.ms for one in told], [one.size for one in told], self._gaps(told))
-            self._ready = due, forecast, self._front_rows(forecast)
+            self._ready = self._due, forecast, self._front_rows(forecast)
         return self._ready[1], self._ready[2]
 
     @staticmethod
@@ -173,15 +187,14 @@ class Member:
 
     # -- choosing -------------------------------------------------------------------------------------------------------
 
-    def _tried(self) -> set[tuple[int, ...]]:
-        return {one.row for one in self._told.values()} | set(self._pending.values())
+    def _is_tried(self, row: tuple[int, ...]) -> bool:
+        return row in self._rows or row in self._pending.values()
 
     def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Of the solved points and mutants around the measured front, the untried one with most promise; else a random one."""
-        tried = self._tried()
         pool = np.vstack([solved, self._mutants(generator, solved)])
         pool = forecast.canonical(pool)
-        fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if row not in tried], dtype=int)
+        fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if not self._is_tried(row)], dtype=int)
         if not len(fresh):
             return np.array([generator.integers(count) for count in map(len, (domain.choices for domain in self._space.domains))])
         return fresh[int(np.argmax(self._promise(forecast, fresh, generator)))]
@@ -203,17 +216,16 @@ class Member:
     def _polish(self, forecast: Forecast) -> np.ndarray | None:
         """A measured point of the front, with more recovery than it had, where that is worth its time."""
         own = [i for i, domain in enumerate(self._space.domains) if domain.technique == RECOVERY]
-        tried = self._tried()
         rows = []
         for one, _ in self._measured():
             better = np.array(one.row)
             better[own] = [len(self._space.domains[i].choices) - 1 for i in own]
-            if one.gap > WORTH and tuple(better) not in tried:
+            if one.gap > WORTH and not self._is_tried(tuple(int(i) for i in better)):
                 rows.append((better, one))
         if not own or not rows:
             return None
         relief = np.exp(forecast.fit_.relief)
-        points = np.array([self._axes(one.gap * relief, one.costs) for _, one in rows])
+        points = self._axes([one.gap * relief for _, one in rows], [one.costs for _, one in rows])
         return rows[int(np.argmax(self._gain(points)))][0]
 
     def _measured(self) -> list[tuple[Told, float]]:
@@ -223,17 +235,20 @@ class Member:
         good = [pair for pair in done if pair[0].feasible] or done
         if not good:
             return []
-        mask = pareto.front(np.array([self._axes(gap, one.costs) for one, gap in good]))
+        mask = pareto.front(self._axes([gap for _, gap in good], [one.costs for one, _ in good]))
         return [pair for pair, keep in zip(good, mask, strict=True) if keep]
 
-    def _axes(self, gap: float, costs: Sequence[float]) -> list[float]:
-        return [float(np.log(np.clip(gap, GAP_FLOOR, GAP_CEILING))), *(float(np.log(max(cost, 1e-12))) for cost in costs)]
+    @staticmethod
+    def _axes(gaps: Sequence[float], costs: Sequence[Sequence[float]]) -> np.ndarray:
+        """(n, 1 + costs) logarithms, the gap within its floor and ceiling."""
+        table = np.column_stack([np.clip(np.asarray(gaps, dtype=float), GAP_FLOOR, GAP_CEILING), np.asarray(costs, dtype=float)])
+        return np.log(np.maximum(table, 1e-12))
 
     def _promise(self, forecast: Forecast, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """(n,) predicted gain of hypervolume, small where a limit will be broken; a little noise lets doubts be settled."""
         gaps = forecast.gap(rows) * np.exp(0.05 * generator.standard_normal(len(rows)))
         costs = np.array([self._calibrated(index, forecast.cost(name, rows)) for index, (name, _) in enumerate(self._costs)]).T
-        gain = self._gain(np.array([self._axes(gap, cost) for gap, cost in zip(gaps, costs, strict=True)]))
+        gain = self._gain(self._axes(gaps, costs))
         return (gain + 1e-9) * self._allowed(forecast, rows, gaps)
 
     def _calibrated(self, index: int, predicted: np.ndarray) -> np.ndarray:
@@ -267,14 +282,14 @@ class Member:
 
     def _gain(self, points: np.ndarray) -> np.ndarray:
         """(n,) hypervolume that each point adds to what is measured and asked."""
-        corner = np.array(self._axes(GAP_CEILING, self._corner()))
-        known = [self._axes(gap, one.costs) for one, gap in self._measured()]
+        corner = self._axes([GAP_CEILING], [self._corner()])[0]
+        measured = self._measured()
+        base = self._axes([gap for _, gap in measured], [one.costs for one, _ in measured]) if measured else np.empty((0, len(corner)))
         forecast = self._ready[1]
         if self._pending:
             rows = np.array(list(self._pending.values()))
             costs = np.array([self._calibrated(i, forecast.cost(name, rows)) for i, (name, _) in enumerate(self._costs)]).T
-            known += [self._axes(gap, cost) for gap, cost in zip(forecast.gap(rows), costs, strict=True)]
-        base = np.array(known).reshape(-1, len(corner))
+            base = np.vstack([base, self._axes(forecast.gap(rows), costs)])
         whole = pareto.hypervolume(base, corner)
         gains = np.zeros(len(points))
         for index, point in enumerate(points):
