@@ -1,12 +1,13 @@
 """What Optuna's genetic samplers share: generations, and a resume that proposes what an undisturbed run would have."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from autoslim.candidate import Point
+from autoslim.candidate import Outcome, Point
 from autoslim.metrics import Direction
 from autoslim.space import SearchSpace
 from autoslim.strategies._sampled import SampledStrategy
@@ -24,21 +25,33 @@ class GeneticStrategy(SampledStrategy):
         population: int,
         make: Callable[[int], BaseSampler],
     ) -> None:
-        self._population = population
-        super().__init__(space, objectives, constraints, seed, make, TrialState.COMPLETE)
+        self._population, self._sizes = population, Counter[int]()
+
+        def known_space(state: int) -> BaseSampler:
+            """A sampler that need not infer from all trials what it may choose, which takes most of its time beyond a few hundred."""
+            sampler = make(state)
+            sampler.infer_relative_search_space = lambda study, trial: {n: d for n, d in self._distributions.items() if not d.single()}
+            return sampler
+
+        super().__init__(space, objectives, constraints, seed, known_space, TrialState.COMPLETE)
 
     def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
         """The sampler hands its parents out in another order when it has just chosen them than later, from its notes; so
         that a resumed search proposes what an undisturbed one would, the choice is made before the proposal."""
-        sampler = self._make(0)
-        generations = [
-            memo
-            for trial in self._study.get_trials(deepcopy=False)
-            for key, memo in trial.system_attrs.items()
-            if key.endswith(":generation")
-        ]
-        if generations:
-            for generation in (max(generations), max(generations) + 1):
-                if generation > 0 and len([g for g in generations if g == generation - 1]) >= self._population:
-                    sampler.get_parent_population(self._study, generation)
-        return super().ask(number)
+        if self._sizes:
+            latest = max(self._sizes)
+            for generation in (latest, latest + 1):
+                if generation > 0 and self._sizes[generation - 1] >= self._population:
+                    self._make(0).get_parent_population(self._study, generation)
+        point, memo = super().ask(number)
+        self._count(memo)
+        return point, memo
+
+    def tell(self, number: int, point: Point, memo: Mapping[str, Any], outcome: Outcome) -> None:
+        """As for all samplers; points of an earlier run count to their generation."""
+        if number not in self._running:
+            self._count(memo)
+        super().tell(number, point, memo, outcome)
+
+    def _count(self, memo: Mapping[str, Any]) -> None:
+        self._sizes.update(value for name, value in memo.items() if name.endswith(":generation"))
