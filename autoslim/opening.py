@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autoslim import effects, host, plugins, tables
+from autoslim import effects, host, plugins, tables, warming
 from autoslim.candidate import Done
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.job import UNTOUCHED
@@ -129,6 +129,10 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
     known = loop.study.fact("tables")
     if known is not None and known["domains"] == names:
         return known["tables"]
+    if loop.spec.warm_start and (taken := warming.measured_tables(loop, prepared, names)) is not None:
+        loop.watcher.message(f"warm start: single choices are those of {loop.spec.warm_start}")
+        loop.study.set_fact("tables", {"domains": names, "tables": taken, "seconds": 0.0})
+        return taken
     loop.watcher.phase("tables")
     begun = time.monotonic()
     items = effects.items(prepared.space, max(FEWEST_LOSSES, loop.spec.trials))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoslim import plugins, report, shipping
+from autoslim import plugins, report, shipping, warming
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.ending import ended, overdue
 from autoslim.job import Job
@@ -76,19 +76,12 @@ def job_of(spec: StudySpec, out: Path) -> Job:
 
 def search(loop: Loop, prepared: Any) -> None:
     """Ask and tell until trials or time are used up, the space is exhausted, or somebody asks to stop."""
-    spec, space = loop.spec, prepared.space
     strategy = strategy_of(loop, prepared)
     for entry in loop.entries:
         if is_judged(entry.outcome):
             strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
     tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if is_judged(entry.outcome)}
-    queue = iter(
-        [
-            (label, point)
-            for label, point in seeds(space, spec.trials, wants_tables(spec.strategy))
-            if json.dumps(point, sort_keys=True) not in tried
-        ]
-    )
+    queue = iter([(label, point) for label, point in starts(loop, prepared) if json.dumps(point, sort_keys=True) not in tried])
     interrupted = [
         (entry.label, dict(entry.point))
         for entry in loop.entries
@@ -115,6 +108,14 @@ def search(loop: Loop, prepared: Any) -> None:
             loop.stop.reason = loop.stop.reason or "time"
             abandon(loop, prepared)
             return
+
+
+def starts(loop: Loop, prepared: Any) -> list[tuple[str, dict[str, Any]]]:
+    """What is tried before the strategy is asked: corner and rivals, then a finished study's front, then the uniform grid."""
+    found = seeds(prepared.space, loop.spec.trials, wants_tables(loop.spec.strategy) or not loop.spec.grid)
+    warm = warming.points(loop, prepared) if loop.spec.warm_start else []
+    named = [(label, point) for label, point in found if label]
+    return [*named, *warm, *[(label, point) for label, point in found if not label]]
 
 
 def abandon(loop: Loop, prepared: Any) -> None:

@@ -175,6 +175,8 @@ class StudySpec(_Model):
     trials: Annotated[int, _whole(1)] = 40
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
     patience: Annotated[int, _whole(0)] = 30
+    warm_start: str = ""
+    grid: bool = True
     workers: Annotated[int, _whole(0)] = 0
     trial_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
     trial_memory_mb: Annotated[int, _whole(0)] = 0

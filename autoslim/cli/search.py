@@ -54,6 +54,12 @@ def search(
     time: Annotated[
         str | None, typer.Option("--time", "--timeout", help="Time for everything, verification included: 90s, 10m, 2h.")
     ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option("--warm-start", help="Folder of a finished study whose front is measured first.", metavar="DIR")
+    ] = None,
+    grid: Annotated[
+        bool | None, typer.Option("--grid/--no-grid", help="Whether strategies without tables begin with the uniform grid (default: yes).")
+    ] = None,
     patience: Annotated[str | None, typer.Option("--patience", help="Stop after so many evaluations without gain; 0: never.")] = None,
     workers: Annotated[str | None, typer.Option("--workers", help="Worker processes; default: one per physical core.")] = None,
     trial_timeout: Annotated[str | None, typer.Option("--trial-timeout", help="End a candidate after this time.")] = None,
@@ -89,6 +95,8 @@ def search(
         "trials": trials,
         "time": time,
         "patience": patience,
+        "warm_start": warm_start,
+        "grid": grid,
         "workers": workers,
         "trial_timeout": trial_timeout,
         "trial_memory_mb": trial_memory_mb,
