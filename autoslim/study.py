@@ -130,6 +130,11 @@ class Study:
     def name(self) -> str:
         return self._study.study_name
 
+    @property
+    def optuna(self) -> optuna.Study:
+        """The Optuna study itself, for Optuna's own tools (importances, artefacts, dashboards); nothing else writes to it."""
+        return self._study
+
     # -- ask and tell ---------------------------------------------------------------------------------------------------
 
     def use(self, space: SearchSpace) -> None:

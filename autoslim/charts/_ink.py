@@ -13,12 +13,16 @@ STYLE = {
     "figure.dpi": 150,
     "savefig.bbox": "tight",
     "legend.frameon": False,
+    "svg.hashsalt": "autoslim",  # names inside an SVG, else random
+    "svg.fonttype": "none",  # text stays text, so that a paper can set its own font
 }
 OWN, RIVAL, FAINT, BAD = "#1f6f8b", "#d1495b", "#9aa5b1", "#e9c46a"
+#: what a file must not say, so that equal numbers give equal bytes
+METADATA = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 
 
 def draw(path: Path, paint: Callable[[Any], None], size: tuple[float, float] = (7.0, 4.2)) -> None:
-    """One figure with one axis, written as PNG without a date in it, so that equal numbers give equal bytes."""
+    """One figure with one axis, written as PNG or SVG by its ending, without a date in it."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,4 +32,4 @@ def draw(path: Path, paint: Callable[[Any], None], size: tuple[float, float] = (
         FigureCanvasAgg(figure)
         paint(figure.add_subplot())
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(path, metadata=METADATA.get(path.suffix))

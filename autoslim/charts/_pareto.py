@@ -50,7 +50,7 @@ class ParetoChart:
         return found
 
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None:
-        """Draw to a PNG file."""
+        """Draw to a PNG or SVG file."""
 
         def paint(axes: Any) -> None:
             for ok, colour, name in (
@@ -59,7 +59,7 @@ class ParetoChart:
             ):
                 points = [point for point in numbers["others"] if point["feasible"] is ok]
                 if points:
-                    axes.scatter([p["x"] for p in points], [p["y"] for p in points], s=12, color=colour, label=name, zorder=1)
+                    axes.scatter([p["x"] for p in points], [p["y"] for p in points], s=12, color=colour, label=name, zorder=1, rasterized=True)
             for key, colour, marker, name in (("rivals", RIVAL, "s", "untouched and rivals (test)"), ("own", OWN, "o", "AutoSlim (test)")):
                 points = numbers[key]
                 if points:

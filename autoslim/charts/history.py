@@ -17,7 +17,7 @@ class Member:
         return {"evaluation": list(range(1, len(tables["history"]) + 1)), "hypervolume": list(tables["history"])}
 
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None:
-        """Draw to a PNG file."""
+        """Draw to a PNG or SVG file."""
 
         def paint(axes: Any) -> None:
             axes.step(numbers["evaluation"], numbers["hypervolume"], where="post", color=OWN)

@@ -39,7 +39,7 @@ class Member:
         return {"layers": layers, "columns": list(COLUMNS), "shares": shares, "words": words}
 
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None:
-        """Draw to a PNG file; at most 60 layers, the largest networks are in the table."""
+        """Draw to a PNG or SVG file; at most 60 layers, the largest networks are in the table."""
         layers, shares, words = (numbers[name][:60] for name in ("layers", "shares", "words"))
 
         def paint(axes: Any) -> None:

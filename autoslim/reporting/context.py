@@ -1,0 +1,97 @@
+"""What tables and pages need of a study, from the record alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from autoslim import tables
+from autoslim.budget import Budget, Drop, Limit
+from autoslim.candidate import Done
+from autoslim.errors import UserError
+from autoslim.metrics import Measurement, Value
+from autoslim.study import Entry, Study
+
+
+def context_of(study: Study) -> dict[str, Any]:
+    """What the tables need besides the entries. Raises UserError for a study that has not measured the untouched model yet."""
+    model, spec, base = study.fact("model"), study.fact("spec"), study.fact("untouched")
+    if model is None or spec is None or base is None:
+        raise UserError(f"study {study.name}: nothing was measured yet; wait until the search has measured the untouched model")
+    limits = {name: Limit(*value) for name, value in spec["budget"].items()}
+    untouched = Measurement.from_dict(base)
+    if untouched.get("peak_memory_bytes") is None:  # measured in verification where the search had no need of it
+        verified = next(
+            (row for row in study.fact("verified") or [] if row["latency_ratio"] and row["sha256"] == study.fact("untouched_sha256")), None
+        )
+        if verified is not None:
+            untouched = replace(untouched, values={**untouched.values, "peak_memory_bytes": Value(verified["peak_memory_bytes"])})
+    return {
+        **model,
+        "untouched": untouched,
+        "spec": spec,
+        "objectives": spec["objectives"],
+        "budget": Budget(limits, Drop(*spec["max_drop"]) if spec["max_drop"] else None),
+    }
+
+
+def judged_entries(study: Study, context: Mapping[str, Any]) -> list[Entry]:
+    """The record's entries, judged by the budget that holds now, rivals named."""
+    return tables.labelled(tables.rejudged(study.entries(), context))
+
+
+def done_by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """The trial that was really evaluated, per key."""
+    return {entry.key: entry for entry in reversed(entries) if isinstance(entry.outcome, Done) and entry.cached_from is None}
+
+
+def front_rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of front.csv, from the record."""
+    return list(Material(study).rows)
+
+
+@dataclass(frozen=True)
+class Material:
+    """One study, read once: everything that reports are made of. Nothing is computed before it is asked for."""
+
+    study: Study
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    def fact(self, name: str) -> Any:
+        return self.study.fact(name)
+
+    @cached_property
+    def context(self) -> dict[str, Any]:
+        return context_of(self.study)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        return judged_entries(self.study, self.context)
+
+    @cached_property
+    def by_key(self) -> dict[str, Entry]:
+        return done_by_key(self.entries)
+
+    @cached_property
+    def verified(self) -> dict[str, Mapping[str, Any]]:
+        """{key: what verification found}."""
+        return {row["key"]: row for row in self.fact("verified") or [] if row["key"] in self.by_key}
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of front.csv."""
+        return [tables.front_row(self.by_key[key], row, self.context) for key, row in self.verified.items()]
+
+    @cached_property
+    def trials(self) -> list[dict[str, Any]]:
+        """The rows of trials.csv."""
+        return [tables.trial_row(entry) for entry in self.entries]
+
+    @cached_property
+    def chosen(self) -> Mapping[str, Any] | None:
+        """The recommended row, else the one that breaks the limits least, else None."""
+        others = [row for row in self.rows if row["label"] != "untouched"] or self.rows
+        return tables.best(self.rows, self.context) or tables.closest(others, self.context)

@@ -1,0 +1,42 @@
+"""Figures: every chart of the door, as PNG for documents and as SVG for papers; equal numbers give equal bytes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoslim import hindsight, plugins
+from autoslim.reporting.context import Material
+
+ENDINGS = (".png", ".svg")
+
+
+def chart_tables(material: Material, summary: Mapping[str, Any], volumes: list[float]) -> dict[str, Any]:
+    """What charts take their numbers from."""
+    bound, untouched = summary["budget"], material.context["untouched"]
+    limits = {"latency_ratio": bound["ms"] / untouched.get("latency_ms")} if "ms" in bound else {}
+    limits |= {"size_kb": bound["mb"] / 1000} if "mb" in bound else {}
+    chosen = material.chosen
+    return {
+        "front": material.rows,
+        "trials": material.trials,
+        "metric_name": material.context["metric_name"],
+        "coverage": material.fact("coverage"),
+        "chosen_recipe": material.by_key[chosen["key"]].outcome.recipe.as_dict() if chosen else None,
+        "history": volumes,
+        "limits": limits,
+        "seconds": summary["seconds"]["candidates"],
+        "forecasts": {name: hindsight.pairs(material.entries, name).tolist() for name in hindsight.MEASURED},
+    }
+
+
+def numbers(data: Mapping[str, Any]) -> dict[str, Any]:
+    """{chart: its numbers} of every chart of the door."""
+    return {name: plugins.load("charts", name).numbers(data) for name in plugins.names("charts")}
+
+
+def draw(found: Mapping[str, Any], out: Path) -> None:
+    """Every chart below ``out``/figures, in every form."""
+    for name, values in found.items():
+        chart = plugins.load("charts", name)
+        for ending in ENDINGS:
+            chart.ink(values, out / "figures" / f"{name}{ending}")

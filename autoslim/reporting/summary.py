@@ -1,0 +1,79 @@
+"""summary.json: the study in a few dozen numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoslim import hindsight, pareto, tables
+from autoslim.budget import feasible
+from autoslim.candidate import Done
+from autoslim.reporting.context import Material
+from autoslim.study import Entry
+
+
+def history(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[float]:
+    """Hypervolume after each evaluation, over the feasible candidates on validation data.
+
+    Only the front so far is kept, and the volume is computed anew only where a candidate joins it.
+    """
+    corner = np.array(tables.reference(context["objectives"]))
+    front = np.zeros((0, len(corner)))
+    volumes: list[float] = []
+    for entry in entries:
+        if entry.cached_from is not None or entry.outcome is None:
+            continue
+        last = volumes[-1] if volumes else 0.0
+        if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations):
+            row = np.array(
+                tables.coordinates(entry.outcome.measurement, context["untouched"], context["objectives"], context["metric_direction"])
+            )
+            if not (front <= row).all(1).any():
+                front = np.vstack([front[~(row <= front).all(1)], row])
+                last = pareto.hypervolume(front, corner)
+        volumes.append(last)
+    return volumes
+
+
+def summarise(material: Material) -> dict[str, Any]:
+    """The content of summary.json."""
+    study, entries, rows, context = material.study, material.entries, material.rows, material.context
+    budget, untouched, runs = context["budget"], context["untouched"], study.fact("runs") or []
+    chosen = tables.best(rows, context)
+    good = [row for row in rows if row["feasible"]]
+    done = [entry.outcome for entry in entries if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations)]
+    fastest = min(rows, key=lambda row: row["latency_ms"], default=None)
+    broken = budget.violations(untouched, untouched, context["metric_direction"])
+    return {
+        "schema_version": tables.SCHEMA_VERSION,
+        "study": study.name,
+        "feasible": chosen is not None,
+        "best": chosen,
+        "closest": None if chosen is not None else material.chosen,
+        "fastest_measured": fastest
+        and {name: fastest[name] for name in ("key", "latency_ms", "latency_ms_high", "latency_ratio", "metric_test", "model_file")},
+        "already_met_by_untouched": sorted(name for name, amount in broken.items() if amount <= 0 and name != "max_drop"),
+        "budget": {name: budget.bound(name, untouched) for name in budget.limits},
+        "max_drop": None if budget.max_drop is None else budget.max_drop.resolve(untouched.get("metric")),
+        "verified": len(rows),
+        "verified_feasible": len(good),
+        "forecast": hindsight.quality(entries),
+        "hypervolume": {
+            "value": tables.hypervolume(
+                (outcome.measurement for outcome in done), untouched, context["objectives"], context["metric_direction"]
+            ),
+            "reference": dict(zip(context["objectives"], tables.reference(context["objectives"]), strict=True)),
+            "axes": "relative drop of the metric; costs as a ratio to the untouched model; validation data",
+        },
+        **tables.counts(entries),
+        "stopped": runs[-1]["stopped"] if runs else "",
+        "seconds": {
+            "total": round(sum(run["seconds"] for run in runs), 2),
+            "controller": round(sum(run["controller_seconds"] for run in runs), 3),
+            "prepare": study.fact("prepare_seconds") or {},
+            "candidates": tables.phase_seconds(entries),
+        },
+        "peak_bytes_of_run": max((run["peak_bytes"] or 0 for run in runs), default=0) or None,
+        "environment": study.fact("environment"),
+        "command": study.fact("command"),
+    }
