@@ -11,7 +11,9 @@ from autoslim.cli import _flags
 
 def add(app: typer.Typer) -> None:
     app.command(
-        "pick", help="Choose a verified point of a finished study for another budget. Example: autoslim pick reports/digits --budget-mb 0.2"
+        "pick",
+        help="Choose a verified point of a finished study for another budget, its knee, or weighted goals. "
+        "Example: autoslim pick reports/digits --budget-mb 0.2",
     )(pick)
 
 
@@ -22,34 +24,48 @@ def pick(
     budget_macs: _flags.BudgetMacs = None,
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv as JSON.")] = False,
-    study_name: Annotated[str | None, typer.Option("--study-name", help="The study, if the storage holds several.")] = None,
-    storage: Annotated[
-        str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")
-    ] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The knee of the front within the limits.")] = False,
+    weights: Annotated[str | None, typer.Option("--weights", help="Weighted goals within the limits, such as metric=2,latency_ms=1.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv, with the reason, as JSON.")] = False,
+    study_name: _flags.StudyName = None,
+    storage: _flags.Storage = None,
 ) -> int:
-    from autoslim import report, spec, tables
-    from autoslim.budget import feasible
+    from autoslim import spec
+    from autoslim.errors import UserError
+    from autoslim.reporting import picking
+    from autoslim.reporting.context import Material
     from autoslim.study import Study
 
+    if knee and weights:
+        raise UserError("--knee and --weights: give one of them; the knee is the sum with equal weights")
     wanted = spec.load_study(None, _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop))
-    study = Study.read(folder, study_name, storage)
-    context = report.context_of(study) | {"budget": wanted.limits()}
-    rows = [
-        row | {"feasible": feasible(tables.violations_of(row, context["budget"], context["untouched"]))} for row in report.front_rows(study)
-    ]
-    chosen = tables.best(rows, context)
-    shown = chosen or tables.closest(rows, context)
-    if shown is None:
+    goals = None if weights is None else picking.parse_weights(weights)
+    material = Material(Study.read(folder, study_name, storage))
+    picking.check_known(material, goals or {})
+    found = picking.pick(material, material.context | {"budget": wanted.limits()}, knee, goals)
+    if found.row is None:
         typer.echo("autoslim: the study has no verified point yet; let the search finish", err=True)
         return 3
+    show(found, folder, as_json)
+    return 0 if found.met else 3
+
+
+def show(found: object, folder: Path, as_json: bool) -> None:
+    """The answer, its reason and what was nearly chosen."""
+    from autoslim.reporting.words import point_name
+
+    row = found.row
+    others = [{"key": other["row"]["key"], "label": other["row"]["label"], "why": other["why"]} for other in found.alternatives]
     if as_json:
-        typer.echo(json.dumps(dict(shown), sort_keys=True))
-        return 0 if chosen else 3
-    verdict = "meets the budget" if chosen else "is the closest; no verified point meets the budget"
+        typer.echo(json.dumps(dict(row) | {"why": found.why, "alternatives": others}, sort_keys=True))
+        return
+    verdict = "meets the budget" if found.met else "is the closest; no verified point meets the budget"
     typer.echo(
-        f"{shown['label'] or shown['key']} {verdict}: {shown['metric']} {shown['metric_test']:.4f} ({shown['test_split']}), "
-        f"{shown['latency_ms']:.3g} ms ({shown['latency_ratio']:.2f} of untouched), {shown['size_bytes'] / 1000:.0f} kB ({shown['size_ratio']:.2f})"
+        f"{row['label'] or row['key']} {verdict}: {row['metric']} {row['metric_test']:.4f} ({row['test_split']}), "
+        f"{row['latency_ms']:.3g} ms ({row['latency_ratio']:.2f} of untouched), {row['size_bytes'] / 1000:.0f} kB ({row['size_ratio']:.2f})"
     )
-    typer.echo(f"file: {folder / shown['model_file']}")
-    return 0 if chosen else 3
+    typer.echo(f"file: {folder / row['model_file']}")
+    for text in found.why:
+        typer.echo(f"why: {text}")
+    for other in found.alternatives:
+        typer.echo(f"not chosen: {point_name(other['row'])}, {other['why']}")

@@ -8,6 +8,8 @@
   const escape = (text) => String(text).replace(/[&<>"']/g, (c) => "&#" + c.charCodeAt(0) + ";");
   const number = (value, digits = 4) => (value === null || value === undefined ? "" : Number(value.toPrecision(digits)).toLocaleString("en-US", { maximumSignificantDigits: digits }));
   const axisOf = (id) => data.axes.find((axis) => axis.id === id);
+  /** A round number near ``value`` for a range of width ``span``. */
+  const tidy = (value, span, way) => { const unit = Math.pow(10, Math.floor(Math.log10(span || Math.abs(value) || 1)) - 1); return Number((way(value / unit) * unit).toPrecision(12)); };
   const titled = (axis) => axis.label + (axis.unit ? ", " + axis.unit : "");
   const store = { get: (key) => { try { return sessionStorage.getItem(key); } catch { return null; } }, set: (key, value) => { try { sessionStorage.setItem(key, value); } catch { /* a page without storage */ } } };
   const charts = {};
@@ -114,8 +116,14 @@
     const dot = (row) => ({ value: [valueOf(row, x), valueOf(row, y)], row, symbolSize: row.key === data.chosen ? 17 : 12,
       itemStyle: { opacity: row.feasible ? 1 : 0.45, borderColor: row.key === data.chosen ? colour("ink") : colour("paper"), borderWidth: row.key === data.chosen ? 2.5 : 1 } });
     const ends = (row) => [valueOf(row, x), valueOf(row, y), boundOf(row, x, "_low"), boundOf(row, x, "_high"), boundOf(row, y, "_low"), boundOf(row, y, "_high")];
-    const bars = (rows, name) => ({ type: "custom", renderItem: whiskers, data: rows.map(ends), itemStyle: { color: colour(name) }, silent: true, tooltip: { show: false }, z: 2 });
+    const bars = (rows, name) => ({ type: "custom", clip: true, renderItem: whiskers, data: rows.map(ends), itemStyle: { color: colour(name) }, silent: true, tooltip: { show: false }, z: 2 });
     const kind = log ? "log" : "value";
+    const xs = [...known.flatMap((row) => [valueOf(row, x), boundOf(row, x, "_low"), boundOf(row, x, "_high")]), ...others.ok.map((p) => p[0]), ...others.broken.map((p) => p[0]), ...others.rug.map((p) => p[0])].filter((v) => v !== null);
+    const range = (values, log) => {  // intervals and the budget line stay inside
+      if (!values.length) return {};
+      const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b)), pad = 0.04 * (high - low) || 0.04 * Math.abs(high) || 1;
+      return log ? { min: low > 0 ? low / 1.15 : undefined, max: high * 1.2 } : { min: low >= 0 && low < 0.3 * high ? 0 : tidy(low - pad, high - low, Math.floor), max: tidy(high + pad, high - low, Math.ceil) };
+    };
     const series = [
       { name: "tried, within limits", type: "scatter", data: others.ok, symbolSize: 6, itemStyle: { color: colour("faint"), opacity: 0.75 }, z: 1 },
       { name: "tried, a limit broken", type: "scatter", data: others.broken, symbolSize: 6, symbol: "emptyCircle", itemStyle: { color: colour("bad"), opacity: 0.8 }, z: 1 },
@@ -133,8 +141,8 @@
       ...base(), tooltip: { ...base().tooltip, trigger: "item", formatter: (p) => (p.data.row ? pointText(p.data.row) : trialText(p.data[2])) },
       legend: { top: 0, left: "center", textStyle: { color: colour("soft-ink") }, itemWidth: 12, itemHeight: 9, data: ["AutoSlim", "rivals", "tried, within limits", "tried, a limit broken", ...(others.rug.length ? ["rejected unscored"] : [])] },
       grid: { left: 16, right: 24, top: 46, bottom: 34, containLabel: true },
-      xAxis: { type: kind, scale: true, name: titled(x), nameLocation: "middle", nameGap: 30, ...axisStyle() },
-      yAxis: { type: kind, scale: true, name: titled(y), nameLocation: "end", ...axisStyle(), nameTextStyle: { color: colour("soft-ink"), align: "left", padding: [0, 0, 0, -20] } },
+      xAxis: { type: kind, ...range(xs, log), name: titled(x), nameLocation: "middle", nameGap: 30, ...axisStyle() },
+      yAxis: { type: kind, ...range(ys, log), name: titled(y), nameLocation: "end", ...axisStyle(), axisLabel: { color: colour("soft-ink"), showMinLabel: false, showMaxLabel: false }, nameTextStyle: { color: colour("soft-ink"), align: "left", padding: [0, 0, 0, -20] } },
       series,
     }, true);
     state.walkable = own.concat(rivals).sort((a, b) => valueOf(a, x) - valueOf(b, x));
@@ -240,7 +248,7 @@
     const own = rows.filter((row) => verifiedKeys.has(t.key[row.i]));
     charts.parallel.setOption({
       ...base(), parallel: { left: 50, right: 70, top: 46, bottom: 24, parallelAxisDefault: { nameLocation: "end", nameGap: 16, axisLine: { lineStyle: { color: colour("faint") } }, axisLabel: { color: colour("soft-ink") }, nameTextStyle: { color: colour("ink"), fontSize: 11 }, axisTick: { show: false }, areaSelectStyle: { color: colour("own"), opacity: 0.2, borderColor: colour("own") } } },
-      parallelAxis: [...columns.map((axis, dim) => ({ dim, name: titled(axis).replace(", ", "\n"), scale: true, inverse: axis.better === "min" })), ...techniques.map((name, i) => ({ dim: columns.length + i, name, min: 0, max: 1 }))],
+      parallelAxis: [...columns.map((axis, dim) => ({ dim, name: axis.unit ? axis.label.replace("multiply-accumulates", "MACs").replace("size of the file", "size") + ", " + axis.unit : axis.label, scale: true, inverse: axis.better === "min", nameLocation: axis.better === "min" ? "start" : "end" })), ...techniques.map((name, i) => ({ dim: columns.length + i, name, min: 0, max: 1 }))],
       series: rows.length ? [line(rows.filter((row) => !row.ok), "bad", thin, 1), line(rows.filter((row) => row.ok), "faint", thin, 1), line(own, "own", 0.9, 1.8)] : [],
     }, true);
   }
@@ -252,8 +260,8 @@
   function drawForecast() {
     const pairs = (data.forecasts[$("forecast").value] || []).filter((pair) => pair[0] > 0 && pair[1] > 0), flat = pairs.flat();
     const low = flat.reduce((a, b) => Math.min(a, b), Infinity), high = flat.reduce((a, b) => Math.max(a, b), -Infinity);
-    charts.forecast.setOption({ ...base(), tooltip: { ...base().tooltip, formatter: (p) => "predicted " + number(p.value[0]) + "<br>measured " + number(p.value[1]) }, grid: { left: 8, right: 16, top: 16, bottom: 30, containLabel: true },
-      xAxis: { type: "log", name: "predicted", nameLocation: "middle", nameGap: 28, min: low, max: high, ...axisStyle(), axisLabel: { color: colour("soft-ink"), formatter: (v) => number(v, 2), hideOverlap: true } }, yAxis: { type: "log", name: "measured", min: low, max: high, ...axisStyle(), axisLabel: { color: colour("soft-ink"), formatter: (v) => number(v, 2) } },
+    charts.forecast.setOption({ ...base(), tooltip: { ...base().tooltip, formatter: (p) => "predicted " + number(p.value[0]) + "<br>measured " + number(p.value[1]) }, grid: { left: 8, right: 16, top: 30, bottom: 30, containLabel: true },
+      xAxis: { type: "log", name: "predicted", nameLocation: "middle", nameGap: 28, min: low, max: high, ...axisStyle(), axisLabel: { color: colour("soft-ink"), formatter: (v) => number(v, 2), hideOverlap: true } }, yAxis: { type: "log", name: "measured", min: low, max: high, ...axisStyle(), nameTextStyle: { color: colour("soft-ink"), align: "left" }, axisLabel: { color: colour("soft-ink"), formatter: (v) => number(v, 2) } },
       series: pairs.length ? [{ type: "line", data: [[low, low], [high, high]], showSymbol: false, silent: true, lineStyle: { color: colour("faint"), width: 1 } }, { type: "scatter", data: pairs, symbolSize: 7, itemStyle: { color: colour("own"), opacity: 0.7 } }] : [] }, true);
   }
   const drawings = { pareto: drawPareto, parallel: drawParallel, history: drawHistory, forecast: drawForecast };
