@@ -1,0 +1,241 @@
+"""Several studies side by side: one front, who wins in which range of a budget, how sure that is, and what differed between the runs.
+
+Everything is in units of each study's own untouched model, from verified rows. Studies of unlike things are refused.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoslim import pareto, tables
+from autoslim.errors import UserError
+from autoslim.metrics import loss_sign
+from autoslim.reporting.context import Material
+
+DRAWS = 1000
+#: costs that a range of budgets is laid over: (column, upper end or None)
+COSTS = {"latency_ratio": "latency_ratio_high", "size_ratio": None}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One study under the name it has on the page."""
+
+    name: str
+    material: Material
+
+
+def sides(materials: Sequence[tuple[str, Material]]) -> list[Side]:
+    """The studies with names that tell them apart. Raises UserError if there are less than two or if they are unlike."""
+    if len(materials) < 2:
+        raise UserError("compare: got one study, allowed: two or more folders of finished searches")
+    found = [Side(name, material) for name, material in materials]
+    for side in found:
+        if not any(row["label"] == "untouched" for row in side.material.rows):
+            raise UserError(f"{side.name}: has no verified points yet; let its search finish")
+    for other in found[1:]:
+        refuse_unlike(found[0], other)
+    return found
+
+
+def refuse_unlike(left: Side, right: Side) -> None:
+    """Raise UserError, naming what differs, if the figures of the two may not stand in one table."""
+    a, b = measured_on(left.material), measured_on(right.material)
+    for what in a:
+        if a[what] != b[what]:
+            raise UserError(
+                f"{left.name} and {right.name}: cannot be compared, {what} differs ({a[what]} and {b[what]}); compare studies of the same task, data and runtime"
+            )
+    one, two = (untouched_row(side.material) for side in (left, right))
+    same_weights = (left.material.fact("identity") or {}).get("weights") == (right.material.fact("identity") or {}).get("weights")
+    if same_weights and not math.isclose(one["metric_test"], two["metric_test"], abs_tol=2 / max(one["n_test"], 1)):
+        raise UserError(
+            f"{left.name} and {right.name}: cannot be compared, the same weights score {one['metric_test']:.4f} and {two['metric_test']:.4f} untouched: "
+            "they were tested on other data"
+        )
+
+
+def measured_on(material: Material) -> dict[str, Any]:
+    """What must be alike: task with its arguments, part, metric, runtime, test data, what is timed."""
+    identity, context, row = material.fact("identity") or {}, material.context, untouched_row(material)
+    return {
+        "the task (its file, arguments or sample cap)": identity.get("task"),
+        "the part": identity.get("part", ""),
+        "the metric": f"{context['metric_name']}, {context['metric_direction']}",
+        "the runtime": context["target"],
+        "the test split": f"{row['test_split']}, {row['n_test']} samples",
+        "the batch that is timed": row["batch"],
+    }
+
+
+def untouched_row(material: Material) -> Mapping[str, Any]:
+    return next(row for row in material.rows if row["label"] == "untouched")
+
+
+# -- the joint front ------------------------------------------------------------------------------------------------------
+
+
+def coordinates(row: Mapping[str, Any], untouched: Mapping[str, Any]) -> tuple[float, float, float]:
+    """(relative drop on test data, time ratio, size ratio) of a verified row; all to be minimised."""
+    return row["drop_test"] / max(abs(untouched["metric_test"]), 1e-12), row["latency_ratio"], row["size_ratio"]
+
+
+def spreads(row: Mapping[str, Any], untouched: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Standard deviations of the coordinates, from the 95 % intervals; 0 where there is none."""
+
+    def sd(name: str) -> float:
+        return 0.0 if row.get(f"{name}_low") is None else (row[f"{name}_high"] - row[f"{name}_low"]) / (2 * 1.96)
+
+    return sd("drop_test") / max(abs(untouched["metric_test"]), 1e-12), sd("latency_ratio"), 0.0
+
+
+def joint_front(found: Sequence[Side]) -> list[dict[str, Any]]:
+    """The rows that no row of any study dominates: {"study", "key", "label", "summary", figures}."""
+    rows = [(side, row) for side in found for row in side.material.rows]
+    mask = pareto.front(np.array([coordinates(row, untouched_row(side.material)) for side, row in rows]))
+    kept = [(side, row) for (side, row), on_front in zip(rows, mask, strict=True) if on_front]
+    return [
+        {"study": side.name} | {name: row[name] for name in ("key", "label", "summary", "metric_test", "drop_test", "latency_ms", "latency_ratio", "size_bytes", "size_ratio")}
+        for side, row in sorted(kept, key=lambda pair: (pair[1]["latency_ratio"], pair[0].name))
+    ]  # fmt: skip
+
+
+def volume(side: Side, seed: int = 0) -> dict[str, float]:
+    """{"value", "low", "high"}: hypervolume of the study's verified points on test data. Every figure is drawn anew from its own interval
+    (normal, independent); since noise alone makes volumes larger, the interval is the basic bootstrap's (Efron and Tibshirani 1993, 13.3)."""
+    untouched = untouched_row(side.material)
+    points = np.array([coordinates(row, untouched) for row in side.material.rows])
+    spread = np.array([spreads(row, untouched) for row in side.material.rows])
+    corner = np.array([tables.REFERENCE_DROP, tables.REFERENCE_COST, tables.REFERENCE_COST])
+    generator = np.random.default_rng(seed)
+    drawn = [pareto.hypervolume(points + spread * generator.standard_normal(points.shape), corner) for _ in range(DRAWS)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    value = pareto.hypervolume(points, corner)
+    return {"value": value, "low": float(min(2 * value - high, value)), "high": float(max(2 * value - low, value))}
+
+
+# -- who wins where -------------------------------------------------------------------------------------------------------
+
+
+def winners(found: Sequence[Side], cost: str) -> list[dict[str, Any]]:
+    """Ranges of a budget on ``cost`` (a key of COSTS), from the tightest that anything meets: {"from", "to" (None: no end), "winner",
+    "metric_test", "key", "second", "certain"}. In each range every study offers the point that validation data choose; the winner is the
+    best of these on test data, and certain if its interval does not touch the second's."""
+    edges = sorted({cost_of(row, cost) for side in found for row in side.material.rows})
+    ranges: list[dict[str, Any]] = []
+    for place, edge in enumerate(edges):
+        told = verdict(found, cost, edge)
+        if ranges and all(ranges[-1][name] == told[name] for name in ("winner", "key", "second", "certain")):
+            ranges[-1]["to"] = edges[place + 1] if place + 1 < len(edges) else None
+        else:
+            ranges.append({"from": edge, "to": edges[place + 1] if place + 1 < len(edges) else None, **told})
+    return ranges
+
+
+def verdict(found: Sequence[Side], cost: str, budget: float) -> dict[str, Any]:
+    """Who is best within one budget."""
+    sign = loss_sign(found[0].material.context["metric_direction"])
+    offers = []
+    for side in found:
+        within = [row for row in side.material.rows if cost_of(row, cost) <= budget]
+        if within:
+            row = min(within, key=lambda row: (row["metric_val"] * sign, cost_of(row, cost)))
+            offers.append((side.name, row))
+    offers.sort(key=lambda offer: (offer[1]["metric_test"] * sign, cost_of(offer[1], cost)))
+    name, row = offers[0]
+    second = offers[1] if len(offers) > 1 else None
+    return {
+        "winner": name,
+        "key": row["key"],
+        "metric_test": row["metric_test"],
+        "second": second[0] if second else None,
+        "certain": second is None or apart(row, second[1]),
+    }
+
+
+def cost_of(row: Mapping[str, Any], cost: str) -> float:
+    """What a budget is held against: the upper end of the interval where there is one."""
+    upper = COSTS[cost]
+    return row[upper] if upper and row.get(upper) is not None else row[cost]
+
+
+def apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Whether two metrics' intervals do not touch; False where one is unknown."""
+    if left["metric_test_low"] is None or right["metric_test_low"] is None:
+        return False
+    return left["metric_test_low"] > right["metric_test_high"] or right["metric_test_low"] > left["metric_test_high"]
+
+
+# -- what differed --------------------------------------------------------------------------------------------------------
+
+
+def differences(found: Sequence[Side]) -> list[dict[str, Any]]:
+    """{"what", "values": one per study} of everything about the runs that is not the same in all."""
+    told = [flat(facts_of(side.material)) for side in found]
+    names = sorted({name for facts in told for name in facts})
+    rows = [{"what": name, "values": [facts.get(name) for facts in told]} for name in names]
+    return [row for row in rows if any(value != row["values"][0] for value in row["values"][1:])]
+
+
+def facts_of(material: Material) -> dict[str, Any]:
+    """The settings and the machine of a study."""
+    spec = {name: value for name, value in material.context["spec"].items() if name not in ("name", "task_args")}
+    return {
+        "study": spec,
+        "weights": (material.fact("identity") or {}).get("weights"),
+        "threads timed": (material.fact("identity") or {}).get("threads"),
+        "machine": material.fact("environment") or {},
+        "search space": material.fact("space"),
+        "strategy's single choices": material.fact("tables") is not None,
+    }
+
+
+def flat(data: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Nested mappings as one level with texts, so that two can be compared line by line."""
+    found: dict[str, str] = {}
+    for name, value in data.items():
+        where = f"{before}{name}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{where}: ")
+        else:
+            text = str(value)
+            found[where] = text if len(text) <= 200 else f"{text[:160]}... ({len(text)} characters)"
+    return found
+
+
+def compare(found: Sequence[Side]) -> dict[str, Any]:
+    """Everything that a page or a text says about the studies, as plain data."""
+    return {
+        "studies": [
+            {
+                "name": side.name,
+                "points": len(side.material.rows),
+                "evaluations": tables.counts(side.material.entries)["evaluations"],
+                "seconds": round(sum(run["seconds"] for run in side.material.fact("runs") or []), 1),
+                "hypervolume": volume(side),
+                "best": {name: side.material.chosen[name] for name in ("key", "metric_test", "drop_test", "latency_ms", "latency_ratio", "size_bytes", "size_ratio")},
+            }
+            for side in found
+        ],
+        "metric": {"name": found[0].material.context["metric_name"], "direction": found[0].material.context["metric_direction"]},
+        "front": joint_front(found),
+        "winners": {cost: winners(found, cost) for cost in COSTS},
+        "differences": differences(found),
+    }  # fmt: skip
+
+
+def verdict_words(told: Mapping[str, Any]) -> str:
+    """The comparison in one sentence."""
+    order = sorted(told["studies"], key=lambda study: -study["hypervolume"]["value"])
+    first, second = (study["hypervolume"] for study in order[:2])
+    sure = "clearly" if first["low"] > second["high"] else "within the uncertainty of both"
+    held = {study["name"]: sum(row["study"] == study["name"] for row in told["front"]) for study in told["studies"]}
+    return (
+        f"{order[0]['name']} covers most, hypervolume {first['value']:.4f} ({first['low']:.4f} to {first['high']:.4f}) against {second['value']:.4f} "
+        f"({second['low']:.4f} to {second['high']:.4f}) of {order[1]['name']}, {sure}; of the {len(told['front'])} points of the joint front "
+        + ", ".join(f"{name} has {count}" for name, count in held.items())
+        + "."
+    )
