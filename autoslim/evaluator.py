@@ -104,6 +104,7 @@ class Evaluator:
             (*notes, *extra),
             clock.seconds,
             self.identity(),
+            self.task.licence,
         )
         return self.prepared
 

@@ -51,3 +51,4 @@ class Prepared:
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
     identity: Mapping[str, Any]
+    licence: str = ""

@@ -50,6 +50,7 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
                 "task": spec.task,
                 "task_args": spec.task_args,
                 "target": spec.runtime,
+                "licence": prepared.licence,
             },
         )
         study.set_fact("environment", host.facts())

@@ -33,4 +33,16 @@ def write_material(material: Material, out: Path) -> dict[str, Any]:
     return summary
 
 
-__all__ = ["Material", "answer", "asides", "context_of", "done_by_key", "front_rows", "history", "judged_entries", "summarise", "write", "write_material"]
+__all__ = [
+    "Material",
+    "answer",
+    "asides",
+    "context_of",
+    "done_by_key",
+    "front_rows",
+    "history",
+    "judged_entries",
+    "summarise",
+    "write",
+    "write_material",
+]

@@ -23,7 +23,19 @@ from autoslim.metrics import Direction
 
 REQUIRED = ("model", "example_input", "data")
 REQUIRED_OF_PARTS = ("parts", "data")
-OPTIONAL = ("metric", "METRIC_NAME", "evaluate", "METRICS", "loss", "students", "parts", "DYNAMIC_SHAPES", "latency_inputs")
+OPTIONAL = (
+    "metric",
+    "METRIC_NAME",
+    "evaluate",
+    "METRICS",
+    "loss",
+    "students",
+    "parts",
+    "DYNAMIC_SHAPES",
+    "latency_inputs",
+    "LICENCE",
+    "CLASSES",
+)
 FILLED = {"split", "outputs", "targets", "inputs", "predict", "batches", "teacher"}  # given by AutoSlim, not by --task-arg
 SPLITS = ("train", "val", "test")
 AGREEMENT = "agreement with the original"
@@ -124,6 +136,16 @@ class Task:
     @property
     def dynamic_shapes(self) -> Any:
         return getattr(self._source, "DYNAMIC_SHAPES", None)
+
+    @property
+    def licence(self) -> str:
+        """Licence of the original, as the task names it; empty where it does not."""
+        return str(getattr(self._source, "LICENCE", None) or "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; empty where the task names none."""
+        return tuple(str(name) for name in getattr(self._source, "CLASSES", None) or ())
 
     @property
     def metrics(self) -> dict[str, Direction]:

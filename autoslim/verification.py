@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from autoslim import plugins, statistics
+from autoslim.changes import Changes
 from autoslim.clock import sha256
 from autoslim.contest import Contest, Round
 from autoslim.errors import AutoSlimError
@@ -33,6 +34,7 @@ class Verifier:
         self.runtime = plugins.load("runtimes", job.runtime)
         self.split = "test" if task.has("test") else "val"
         self.memory = Probe(job)
+        self.changes = Changes(task, lambda path: self.runtime.open(path, job.threads), self.split, self.machine.pause)
         self.contest = Contest(self.runtime, job.threads, task.latency_inputs())
         self._rounds: dict[str, list[Round]] = {}
         self._base: tuple[Path, Score, Any] | None = None
@@ -49,6 +51,7 @@ class Verifier:
             score, cache = self.score(path, base)
             metric, lost = self.intervals(score, cache, base_score, base_cache)
             memory = self.memory.measure(path)
+            changed = self.changes.found(path, base, cache, base_cache)
         timed = self.clock([file], untouched)[0]
         if timed is None:
             raise AutoSlimError(f"{path}: does not open in this process")
@@ -62,6 +65,7 @@ class Verifier:
             "peak_memory_bytes": memory,
             "size_bytes": path.stat().st_size,
             "sha256": found,
+            "changes": changed,
         }
 
     def clock(self, files: list[str], untouched: str) -> list[dict[str, Any] | None]:

@@ -59,7 +59,9 @@ class ParetoChart:
             ):
                 points = [point for point in numbers["others"] if point["feasible"] is ok]
                 if points:
-                    axes.scatter([p["x"] for p in points], [p["y"] for p in points], s=12, color=colour, label=name, zorder=1, rasterized=True)
+                    axes.scatter(
+                        [p["x"] for p in points], [p["y"] for p in points], s=12, color=colour, label=name, zorder=1, rasterized=True
+                    )
             for key, colour, marker, name in (("rivals", RIVAL, "s", "untouched and rivals (test)"), ("own", OWN, "o", "AutoSlim (test)")):
                 points = numbers[key]
                 if points:

@@ -37,9 +37,7 @@ BudgetMemory = Annotated[
 MaxDrop = Annotated[
     str | None, typer.Option("--max-drop", help="Largest loss of the metric: 1pp (absolute), 1% (relative) or a bare number (absolute).")
 ]
-Storage = Annotated[
-    str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")
-]
+Storage = Annotated[str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")]
 StudyName = Annotated[str | None, typer.Option("--study-name", help="The study, if the storage holds several.")]
 
 

@@ -58,7 +58,9 @@ def check(
     flags = {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples, "seed": seed, "space": space}
     wanted = spec.load_study(None, {**flags, **limits, **_flags.task_of(task, task_arg, model, data)})
     with tempfile.TemporaryDirectory() as folder:
-        found = judge(plan, wanted, out or Path(folder), repair_trials if repair else 0, lambda text: print(f"autoslim: {text}", file=sys.stderr))
+        found = judge(
+            plan, wanted, out or Path(folder), repair_trials if repair else 0, lambda text: print(f"autoslim: {text}", file=sys.stderr)
+        )
     if junit:
         write(junit, gate.junit(found, recipe.name))
     if markdown:
@@ -68,7 +70,11 @@ def check(
     else:
         typer.echo(f"{recipe} {gate.sentence(found)}")
         for row in gate.rows(found):
-            typer.echo(f"  {row['limit']}: {row['measured']}" + (f" ({row['known']})" if row["known"] else "") + f", limit {row['bound']}: {row['holds']}")
+            typer.echo(
+                f"  {row['limit']}: {row['measured']}"
+                + (f" ({row['known']})" if row["known"] else "")
+                + f", limit {row['bound']}: {row['holds']}"
+            )
         if out and found.file:
             typer.echo(f"file: {out / Path(found.file).name}")
     return 0 if found.holds else 3

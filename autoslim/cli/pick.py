@@ -25,7 +25,9 @@ def pick(
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front within the limits.")] = False,
-    weights: Annotated[str | None, typer.Option("--weights", help="Weighted goals within the limits, such as metric=2,latency_ms=1.")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Weighted goals within the limits, such as metric=2,latency_ms=1.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv, with the reason, as JSON.")] = False,
     study_name: _flags.StudyName = None,
     storage: _flags.Storage = None,

@@ -74,10 +74,16 @@ def figures(row: Mapping[str, Any], context: Mapping[str, Any]) -> list[tuple[st
     found.append(("bytes", str(row["size_bytes"]), "exact"))
     found += [
         (text, f"{row[name]:.0f}", "")
-        for name, text in (("macs", "multiply-accumulates"), ("params", "parameters"), ("peak_memory_bytes", "memory added to a process, bytes"))
+        for name, text in (
+            ("macs", "multiply-accumulates"),
+            ("params", "parameters"),
+            ("peak_memory_bytes", "memory added to a process, bytes"),
+        )
         if row.get(name) is not None
     ]
-    found += [(name.removeprefix("metric_"), format(value, ".5g"), "") for name, value in row.items() if is_further(name) and value is not None]
+    found += [
+        (name.removeprefix("metric_"), format(value, ".5g"), "") for name, value in row.items() if is_further(name) and value is not None
+    ]
     return found
 
 
@@ -112,9 +118,7 @@ def snippet(row: Mapping[str, Any], context: Mapping[str, Any]) -> str:
     """Five lines of Python that load and run the file, from its own folder."""
     file = Path(row["model_file"]).name
     text = SNIPPETS.get(Path(file).suffix, ANY_SNIPPET)
-    return text.format(
-        file=file, task=context["task"], task_args=dict(context["task_args"]), target=row["target"], threads=row["threads"]
-    )
+    return text.format(file=file, task=context["task"], task_args=dict(context["task_args"]), target=row["target"], threads=row["threads"])
 
 
 def limits(material: Material, row: Mapping[str, Any]) -> list[str]:
@@ -147,14 +151,18 @@ def markdown(card: Mapping[str, Any]) -> str:
     lines = [f"# {card['name']}", "", f"{card['words']}. A compressed form of `{card['model']}`.", ""]
     if card["licence"]:
         lines += [f"Licence of the original: {card['licence']}.", ""]
-    lines += ["| what | value | 95 % interval |", "|---|---|---|"] + [f"| {what} | {value} | {known} |" for what, value, known in card["figures"]]
+    lines += ["| what | value | 95 % interval |", "|---|---|---|"] + [
+        f"| {what} | {value} | {known} |" for what, value, known in card["figures"]
+    ]
     lines += ["", "| share of the untouched model | |", "|---|---|"] + [f"| {what} | {value:.4f} |" for what, value in card["rates"]]
     lines += ["", f"Runtime {card['target']}, {card['threads']} threads, batch {card['batch']}. SHA-256 `{card['sha256']}`.", ""]
     lines += ["| file | SHA-256 |", "|---|---|"] + [f"| `{path}` | `{digest}` |" for path, digest in card["files"]]
     lines += ["", "To load it, in its folder:", "", "```python", card["snippet"], "```", ""]
     if card["changes"] and card["changes"].get("classes"):
         lines += ["| class | samples | untouched | this file |", "|---|---|---|---|"]
-        lines += [f"| {item['class']} | {item['n']} | {item['untouched']:.4f} | {item['file']:.4f} |" for item in card["changes"]["classes"]] + [""]
+        lines += [
+            f"| {item['class']} | {item['n']} | {item['untouched']:.4f} | {item['file']:.4f} |" for item in card["changes"]["classes"]
+        ] + [""]
     lines += ["Limits:", ""] + [f"- {text}" for text in card["limits"]] + [""]
     if card["notes"]:
         lines += ["Notes:", ""] + [f"- {note}" for note in card["notes"]] + [""]

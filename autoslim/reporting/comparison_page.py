@@ -35,7 +35,12 @@ TITLES = {"latency_ratio": "Budget on time, as a ratio to untouched", "size_rati
 
 def markdown(told: Mapping[str, Any]) -> str:
     """The same for a pull request or a terminal."""
-    lines = [verdict_words(told), "", "| study | points | hypervolume | 95 % | recommended | time ratio | size ratio | drop |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        verdict_words(told),
+        "",
+        "| study | points | hypervolume | 95 % | recommended | time ratio | size ratio | drop |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for study in told["studies"]:
         known, best = study["hypervolume"], study["best"]
         lines.append(

@@ -17,9 +17,7 @@ TINY = 1e-12
 def shapley(players: Sequence[str], value: Callable[[tuple[str, ...]], float]) -> dict[str, float]:
     """Each player's mean gain over all orders of joining (Shapley 1953); the gains add up to value(all) - value(none)."""
     count = len(players)
-    known = {
-        frozenset(group): value(group) for size in range(count + 1) for group in itertools.combinations(players, size)
-    }
+    known = {frozenset(group): value(group) for size in range(count + 1) for group in itertools.combinations(players, size)}
     found = {}
     for player in players:
         gain = 0.0

@@ -80,4 +80,6 @@ TABLES = {
 
 def column(table: str, name: str) -> Column:
     """What a column means; columns that are not in the contract are further metrics of the task."""
-    return TABLES[table].get(name) or Column("number", "the metric's", f"{name.removeprefix('metric_')}: a further metric of the task {_TEST}")
+    return TABLES[table].get(name) or Column(
+        "number", "the metric's", f"{name.removeprefix('metric_')}: a further metric of the task {_TEST}"
+    )

@@ -56,6 +56,8 @@ def dictionary_frame(found: dict[str, Any]) -> Any:
     import pandas as pd
 
     rows = [
-        {"table": table, "column": name, **dictionary.column(table, name)._asdict()} for table, frame in found.items() for name in frame.columns
+        {"table": table, "column": name, **dictionary.column(table, name)._asdict()}
+        for table, frame in found.items()
+        for name in frame.columns
     ]
     return pd.DataFrame(rows, columns=["table", "column", "kind", "unit", "meaning"])

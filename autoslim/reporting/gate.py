@@ -65,13 +65,17 @@ def junit(verdict: Any, name: str) -> str:
     """JUnit XML: one test case per limit, and one for the file itself."""
     cases = rows(verdict)
     broken = [row for row in cases if row["holds"] == "no"]
-    suite = xml.Element("testsuite", name=f"autoslim check {name}", tests=str(len(cases) + 1), failures=str(len(broken) + bool(verdict.reason)), errors="0")
+    suite = xml.Element(
+        "testsuite", name=f"autoslim check {name}", tests=str(len(cases) + 1), failures=str(len(broken) + bool(verdict.reason)), errors="0"
+    )
     made = xml.SubElement(suite, "testcase", classname="autoslim.check", name="the file is made and opens")
     if verdict.reason:
         xml.SubElement(made, "failure", message=verdict.reason)
     for row in cases:
         case = xml.SubElement(suite, "testcase", classname="autoslim.check", name=row["limit"])
         if row["holds"] == "no":
-            xml.SubElement(case, "failure", message=f"{row['measured']}, limit {row['bound']}").text = f"95 % interval: {row['known'] or 'none'}"
+            xml.SubElement(
+                case, "failure", message=f"{row['measured']}, limit {row['bound']}"
+            ).text = f"95 % interval: {row['known'] or 'none'}"
     xml.indent(suite)
     return xml.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

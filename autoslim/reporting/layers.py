@@ -7,7 +7,9 @@ from autoslim.reporting.context import Material
 from autoslim.reporting.singles import Singles
 
 
-def layer_rows(material: Material, singles: Singles | None, map_numbers: Mapping[str, Any], point: Mapping[str, Any]) -> list[dict[str, Any]]:
+def layer_rows(
+    material: Material, singles: Singles | None, map_numbers: Mapping[str, Any], point: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """One row per layer: {"layer", "kind", "done": {technique: word}, "params", "macs", and of each of "macs", "ms", "bytes" "share" before
     and "left" (after / before); None where nothing is known}. Before is counted or profiled; after is composed of single choices."""
     coverage = material.fact("coverage")

@@ -24,7 +24,12 @@ MOST_ENDS, MOST_LAYERS, MOST_IMPORTANT = 100, 400, 25
 
 
 def render(
-    material: Material, summary: Mapping[str, Any], volumes: Sequence[float], charts: Mapping[str, Any], cards: Sequence[Mapping[str, Any]], live: str = ""
+    material: Material,
+    summary: Mapping[str, Any],
+    volumes: Sequence[float],
+    charts: Mapping[str, Any],
+    cards: Sequence[Mapping[str, Any]],
+    live: str = "",
 ) -> str:
     """The page as text. ``live`` is a version that a served page compares with the server's to know when it is out of date."""
     chosen, context = material.chosen, material.context

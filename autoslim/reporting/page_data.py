@@ -49,7 +49,8 @@ def page_data(material: Material, summary: Mapping[str, Any], volumes: Sequence[
         "trials": trial_columns(material),
         "history": [digits(value) for value in volumes],
         "forecasts": {
-            name: [[digits(value) for value in pair] for pair in hindsight.pairs(material.entries, name).tolist()] for name in hindsight.MEASURED
+            name: [[digits(value) for value in pair] for pair in hindsight.pairs(material.entries, name).tolist()]
+            for name in hindsight.MEASURED
         },
     }
 
@@ -60,9 +61,20 @@ def axes(material: Material) -> list[dict[str, Any]]:
     metric = ("metric", context["metric_name"], "", context["metric_direction"], "metric_test", "metric_val", 1.0, None)
     found = []
     for name, label, unit, better, column, trial, factor, limit in [metric, *((name, *rest) for name, rest in AXES.items())]:
-        if any(row.get(column) is not None for row in material.rows) or any(trial and row.get(trial) is not None for row in material.trials):
+        if any(row.get(column) is not None for row in material.rows) or any(
+            trial and row.get(trial) is not None for row in material.trials
+        ):
             found.append(
-                {"id": name, "label": label, "unit": unit, "better": better, "column": column, "trial": trial, "factor": factor, "limit": limit}
+                {
+                    "id": name,
+                    "label": label,
+                    "unit": unit,
+                    "better": better,
+                    "column": column,
+                    "trial": trial,
+                    "factor": factor,
+                    "limit": limit,
+                }
             )
     return found
 

@@ -38,7 +38,12 @@ def pick(material: Material, context: Mapping[str, Any], knee: bool = False, wei
     misses = sorted((row for row in rows if not row["feasible"]), key=lambda row: excess(row, context))
     if not good:
         row = misses[0]
-        return Picked(row, False, [f"No verified point meets the budget: {point_name(row)} has {broken_words(row, context)}."], [missed(other, context) for other in misses[1 : 1 + MOST]])
+        return Picked(
+            row,
+            False,
+            [f"No verified point meets the budget: {point_name(row)} has {broken_words(row, context)}."],
+            [missed(other, context) for other in misses[1 : 1 + MOST]],
+        )
     if knee or weights:
         order, rule = by_shape(good, context, weights)
     else:
@@ -80,7 +85,9 @@ def by_shape(good: list[Row], context: Mapping[str, Any], weights: Mapping[str, 
     order = sorted(range(len(good)), key=lambda i: (not mask[i], score[i], good[i]["key"]))
     goals = ", ".join(name if weights is None else f"{name} x{weights[name]:g}" for name in objectives)
     rule = "It is the knee" if weights is None else "It has the least weighted sum"
-    return [good[i] for i in order], f"{rule} of the front of {int(mask.sum())} points: {goals}, each scaled to its range there; score {score[order[0]]:.3f}."
+    return [
+        good[i] for i in order
+    ], f"{rule} of the front of {int(mask.sum())} points: {goals}, each scaled to its range there; score {score[order[0]]:.3f}."
 
 
 def verified_of(row: Row) -> Measurement:
@@ -165,5 +172,3 @@ def upper(row: Row, name: str) -> float:
 def shown(name: str, value: float) -> str:
     factor, unit = UNITS.get(name, (1.0, ""))
     return f"{value / factor:.4g}{unit}"
-
-

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 METRIC_NAME = "top-1 accuracy"
+LICENCE = "the network is part of AutoSlim; the digits are those of scikit-learn (BSD 3-Clause)"
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 WIDTHS = (32, 64, 96)
 BLOCKS_PER_STAGE = 2
