@@ -5,6 +5,8 @@ A destination is what stands after ``--to``: a folder, a tracking URI, or nothin
 
 import importlib
 import mimetypes
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from autoslim.candidate import Done
 from autoslim.clock import sha256
 from autoslim.errors import UserError
+from autoslim.reporting import words
 from autoslim.reporting.context import Material
 from autoslim.study import Lease
 
@@ -114,7 +117,6 @@ def to_dashboard(material: Material, out: Path, where: str) -> str:
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import save_note
 
-    from autoslim.reporting import words
     from autoslim.reporting.summary import summarise
 
     folder = Path(where) if where else out / "artifacts"
@@ -136,19 +138,18 @@ def attach_all(material: Material, out: Path, store: Any) -> None:
 
     study = material.study.optuna
     attached = dict(material.fact("artifacts") or {})
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    wanted = [(study, file, file) for file in FILES]
-    for row in material.rows:
-        number = material.by_key[row["key"]].number
+    wanted = {file: Path(file).name for file in FILES}
+    for row in material.rows:  # finished trials take no artefact, so the study has them, with the point in the name
         for file in (row["recipe_file"], str(Path(row["model_file"]).with_name("card.md"))):
-            wanted.append((trials[number], file, f"{number}/{file}"))
-    for owner, file, name in wanted:
-        if not (out / file).is_file() or attached.get(name) == (digest := sha256(out / file)[:16]):
-            continue
-        where = {} if owner is study else {"storage": study._storage}
-        kind = mimetypes.guess_type(file)[0] or "text/plain"
-        upload_artifact(artifact_store=store, file_path=str(out / file), study_or_trial=owner, mimetype=kind, **where)
-        attached[name] = digest
+            wanted[file] = f"{words.point_name(row)}-{Path(file).name}"
+    with tempfile.TemporaryDirectory() as folder:
+        for file, name in wanted.items():
+            if not (out / file).is_file() or attached.get(name) == (digest := sha256(out / file)[:16]):
+                continue
+            copy = shutil.copyfile(out / file, Path(folder) / name)
+            kind = mimetypes.guess_type(name)[0] or "text/plain"
+            upload_artifact(artifact_store=store, file_path=str(copy), study_or_trial=study, mimetype=kind)
+            attached[name] = digest
     material.study.set_fact("artifacts", attached)
 
 

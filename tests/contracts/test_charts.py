@@ -30,6 +30,8 @@ TABLES = {
     "metric_name": "top-1 accuracy",
     "limits": {"latency_ratio": 0.6, "size_kb": 500.0},
     "history": [0.1, 0.1, 0.25],
+    "seconds": {"compress": 1.0, "recover": 5.0, "export": 2.0},
+    "forecasts": {"latency_ms": [[1.0, 1.1], [2.0, 1.8], [0.0, 1.0]], "size_bytes": [[10.0, 11.0]]},
     "front": [verified("k0", "untouched", 1.0, 1_000_000, 0.98), verified("k1", "", 0.4, 250_000, 0.97)],
     "trials": [
         tried("k0", 0.99, 1.0, 1_000_000, False),
@@ -55,7 +57,7 @@ TABLES = {
         },
     },
 }
-EMPTY = TABLES | {"limits": {}, "history": [], "front": [], "trials": [], "chosen_recipe": None}
+EMPTY = TABLES | {"limits": {}, "history": [], "front": [], "trials": [], "chosen_recipe": None, "seconds": {}, "forecasts": {}}
 
 
 @pytest.fixture(params=plugins.names("charts"))
@@ -79,6 +81,16 @@ def test_ink_writes_a_png_and_the_same_one_for_the_same_numbers(chart, tables, t
     content = (tmp_path / "one.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert content == (tmp_path / "below" / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("tables", [TABLES, EMPTY], ids=["full", "empty"])
+def test_ink_writes_an_svg_and_the_same_one_for_the_same_numbers(chart, tables, tmp_path):
+    numbers = chart.numbers(tables)
+    for name in ("one.svg", "two.svg"):
+        chart.ink(numbers, tmp_path / name)
+    content = (tmp_path / "one.svg").read_bytes()
+    assert b"<svg" in content
+    assert content == (tmp_path / "two.svg").read_bytes()
 
 
 def test_other_numbers_are_other_ink(chart, tmp_path):
@@ -118,6 +130,12 @@ def test_numbers_of_the_size_chart_are_kilobytes():
 
 def test_numbers_of_the_history():
     assert plugins.load("charts", "history").numbers(TABLES) == {"evaluation": [1, 2, 3], "hypervolume": [0.1, 0.1, 0.25]}
+
+
+def test_numbers_of_seconds_and_forecasts():
+    assert plugins.load("charts", "seconds").numbers(TABLES) == {"phases": ["compress", "export", "recover"], "seconds": [1.0, 2.0, 5.0]}
+    found = plugins.load("charts", "forecast").numbers(TABLES)
+    assert found == {"predicted": [1.0, 2.0], "measured": [1.1, 1.8]}, "what is not above zero has no place on a logarithmic axis"
 
 
 def test_numbers_of_the_layer_map():

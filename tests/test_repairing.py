@@ -1,0 +1,127 @@
+"""The local search around a broken recipe, on a law that can be worked out by hand; and the verdict's words."""
+
+import xml.etree.ElementTree as xml
+
+import studies
+
+from autoslim import repairing
+from autoslim.budget import Budget, Drop, Limit, feasible
+from autoslim.candidate import Done, Failed
+from autoslim.checking import Judged, Verdict, judged, overshoot
+from autoslim.metrics import Measurement, Value
+from autoslim.recipe import Recipe, Step
+from autoslim.reporting import gate
+
+LAYERS = ["a", "b"]
+SPACE = studies.space_of(LAYERS)
+
+
+def law(recipe, budget):
+    """The outcome of a recipe: kept shares of two layers make the time, lost ones the drop; distillation wins half of it back."""
+    keep = [recipe.by("channels").get(name, 32) / 32 for name in LAYERS]
+    won = 0.5 if recipe.recovery.get("distill_steps", 0) >= 200 else 1.0
+    found = Measurement({"metric": Value(0.9 - won * sum(0.02 * (1 - share) for share in keep)), "latency_ms": Value(5 * sum(keep))})
+    untouched = Measurement({"metric": Value(0.9), "latency_ms": Value(10.0)})
+    return Done(found, budget.violations(found, untouched, "max"), "m", "s", recipe)
+
+
+def recipe(**channels):
+    return Recipe.of([Step("channels", name, value) for name, value in channels.items()], {"distill_steps": 0})
+
+
+def search(start, budget, most=20):
+    tried = []
+
+    def evaluate(candidate):
+        tried.append(candidate)
+        return law(candidate, budget)
+
+    found = next(repairing.repair(SPACE, start, law(start, budget).violations, evaluate, most), None)
+    return found, tried
+
+
+def test_more_recovery_is_tried_first_and_is_enough():
+    found, tried = search(recipe(a=8, b=8), Budget({}, Drop(0.016, False)))
+    assert len(tried) == 1
+    assert found[0].recovery["distill_steps"] == repairing.FIRST_STEPS
+    assert found[0].steps == recipe(a=8, b=8).steps
+
+
+def test_milder_choices_follow_where_accuracy_is_lost():
+    budget = Budget({}, Drop(0.006, False))
+    found, tried = search(recipe(a=8, b=8), budget)
+    assert feasible(found[1].violations)
+    assert sum(found[0].by("channels").values()) > 16
+    assert len({candidate.key for candidate in tried}) == len(tried), "nothing is evaluated twice"
+
+
+def test_stronger_choices_where_it_is_too_slow():
+    found, _ = search(recipe(a=24), Budget({"ms": Limit(6.0, False)}))
+    assert feasible(found[1].violations)
+    assert sum(found[0].by("channels").get(name, 32) for name in LAYERS) <= 32 * 1.2
+
+
+def test_what_cannot_be_mended_costs_no_more_than_allowed():
+    found, tried = search(recipe(a=8, b=8), Budget({"ms": Limit(0.1, False)}), most=7)
+    assert found is None
+    assert len(tried) == 7 or len(tried) < 7
+
+
+def test_failed_neighbours_are_passed_over():
+    found = list(repairing.repair(SPACE, recipe(a=8), {"max_drop": 1.0}, lambda candidate: Failed("error", "no"), 50))
+    assert found == []
+
+
+def test_a_move_steps_to_the_next_choice_and_stops_at_the_end():
+    domains = [domain for domain in SPACE.domains if domain.technique == "channels"]
+    assert repairing.moved(recipe(a=16), domains[:1], -1).by("channels") == {"a": 24}
+    assert repairing.moved(recipe(a=24), domains[:1], -1).by("channels") == {}
+    assert repairing.moved(recipe(a=8), domains, 1).by("channels") == {"a": 8, "b": 24}
+    assert repairing.moved(recipe(a=13), domains[:1], -1).by("channels") == {"a": 16}, "a value that the space does not know counts as strongest"
+
+
+ROW = {
+    "latency_ms": {"value": 1.0, "low": 0.9, "high": 1.1},
+    "size_bytes": 2_000_000,
+    "macs": 10.0,
+    "drop": {"value": 0.005, "low": -0.01, "high": 0.02},
+    "metric": {"value": 0.9, "low": 0.88, "high": 0.92},
+    "latency_ratio": {"value": 0.5, "low": 0.4, "high": 0.6},
+    "n": 100,
+    "split": "test",
+    "sha256": "ab",
+}
+
+
+class Prepared:
+    untouched = Measurement({"metric": Value(0.9), "latency_ms": Value(2.0), "size_bytes": Value(4_000_000), "macs": Value(20)})
+    metric_direction = "max"
+
+
+def test_a_latency_is_judged_by_the_upper_end_and_a_drop_by_its_value():
+    budget = Budget({"ms": Limit(1.05, False), "mb": Limit(0.5, True)}, Drop(0.01, False))
+    found = {limit.name: limit for limit in judged(budget, ROW, Prepared)}
+    assert [found[name].holds for name in ("ms", "mb", "max_drop")] == [False, True, True]
+    assert overshoot(found["ms"]) > 0 >= overshoot(found["mb"])
+    assert found["mb"].bound == 2_000_000
+
+
+def verdict(**changes):
+    limits = (Judged("ms", 1.05, 1.0, 0.9, 1.1, False), Judged("max_drop", 0.01, 0.005, -0.01, 0.02, True))
+    return Verdict(**{"recipe": recipe(a=8), "limits": limits, "row": ROW, "metric_name": "accuracy <top-1>", "file": "m", "tried": 1, **changes})
+
+
+def test_junit_counts_one_failure_per_broken_limit():
+    suite = xml.fromstring(gate.junit(verdict(), "a & <b>.yaml"))
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    [failure] = suite.iter("failure")
+    assert failure.get("message") == "1 ms, limit 1.05 ms"
+    failed = xml.fromstring(gate.junit(verdict(limits=(), row={}, reason="no such layer"), "x"))
+    assert (failed.get("tests"), failed.get("failures")) == ("1", "1")
+
+
+def test_markdown_says_whether_it_holds_and_what_was_mended():
+    assert gate.markdown(verdict()).startswith("**The recipe does not hold: latency_ms 1 ms (limit 1.05 ms).**")
+    mended = verdict(limits=(Judged("max_drop", 0.01, 0.005, None, None, True),), repaired=True, tried=4)
+    assert "holds after a repair, 4 recipes tried" in gate.markdown(mended)
+    assert "a: 8" in gate.markdown(mended)
