@@ -11,8 +11,8 @@ from autoslim.candidate import Done, Outcome
 from autoslim.recipe import Recipe, Step
 from autoslim.space import RECOVERY, Domain, SearchSpace
 
-#: distillation steps that a repair begins with, doubled from there
-FIRST_STEPS = 200
+#: distillation steps of the first repair that is tried
+LONG = 200
 
 
 def repair(
@@ -63,11 +63,10 @@ def neighbours(space: SearchSpace, recipe: Recipe, broken: Mapping[str, float]) 
 
 
 def recovered(recipe: Recipe) -> Recipe | None:
-    """The same steps with twice the distillation; None for recipes that need no recovery."""
-    if recipe.techniques() <= {"bits"}:
+    """The same steps with a longer distillation; None for recipes that need no recovery or have it already."""
+    if recipe.techniques() <= {"bits"} or int(recipe.recovery.get("distill_steps", 0)) >= LONG:
         return None
-    steps = int(recipe.recovery.get("distill_steps", 0))
-    return Recipe.of(recipe.steps, {**recipe.recovery, "distill_steps": max(FIRST_STEPS, 2 * steps)})
+    return Recipe.of(recipe.steps, {**recipe.recovery, "distill_steps": LONG})
 
 
 def moved(recipe: Recipe, domains: list[Domain], way: int) -> Recipe:

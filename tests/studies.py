@@ -75,7 +75,14 @@ def facts(study, layers, space, budget, max_drop, identity, environment):
     study.set_fact("prepare_seconds", {"analysis": 1.0, "baseline": 2.0})
     study.set_fact("command", ["autoslim", "search", "--task", "tasks.py"])
     study.set_fact("spec", {"objectives": list(OBJECTIVES), "budget": {name: [limit.amount, limit.relative] for name, limit in budget.limits.items()}, "max_drop": max_drop, "seed": 7, "strategy": "frontier"})  # fmt: skip
-    study.set_fact("tables", {"domains": [[d.name, [str(c) for c in d.choices]] for d in space.domains], "tables": singles(layers, space).as_dict(), "seconds": 1.0})
+    study.set_fact(
+        "tables",
+        {
+            "domains": [[d.name, [str(c) for c in d.choices]] for d in space.domains],
+            "tables": singles(layers, space).as_dict(),
+            "seconds": 1.0,
+        },
+    )
     study.set_fact("runs", [{"seconds": 100.0, "controller_seconds": 1.0, "stopped": "trials", "slots": 2, "peak_bytes": 1000}])
 
 

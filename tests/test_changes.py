@@ -69,7 +69,9 @@ def test_a_file_that_is_worse_under_noise_is_told_so():
     x = torch.randn(256, 2, generator=generator)
     labels = (x[:, 0] > 0).long()
 
-    source = SimpleNamespace(model=lambda: nn.Linear(2, 2), example_input=lambda: x[:1], data=lambda split: [(x[:128], labels[:128]), (x[128:], labels[128:])])
+    source = SimpleNamespace(
+        model=lambda: nn.Linear(2, 2), example_input=lambda: x[:1], data=lambda split: [(x[:128], labels[:128]), (x[128:], labels[128:])]
+    )
     task = Task(source, "t")
 
     def opened(path):

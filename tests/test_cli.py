@@ -13,7 +13,9 @@ def autoslim(*words):
     return subprocess.run([sys.executable, "-m", "autoslim", *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("command", ["search", "report", "pick", "apply", "bench", "profile", "list", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["search", "report", "pick", "compare", "check", "watch", "apply", "bench", "profile", "list", "doctor"]
+)
 def test_every_command_has_help_with_an_example(command):
     done = autoslim(command, "--help")
     assert done.returncode == 0
@@ -56,6 +58,13 @@ def test_every_command_has_help_with_an_example(command):
         (["search", "--budjet-ms", "3"], ["--budjet-ms", "--budget-ms"]),
         (["pick", "nowhere"], ["nowhere", "no study here"]),
         (["report", "nowhere"], ["nowhere", "no study here"]),
+        (["watch", "nowhere"], ["nowhere", "no study here"]),
+        (["compare", "nowhere", "elsewhere"], ["nowhere", "no study here"]),
+        (["compare", "a", "b", "--format", "pdf"], ["--format", "'pdf'", "text, md, json"]),
+        (["pick", "x", "--knee", "--weights", "metric=1"], ["--knee", "--weights"]),
+        (["pick", "x", "--weights", "beauty=1"], ["--weights", "'beauty=1'", "latency_ms"]),
+        (["report", "x", "--format", "pdf"], ["--format", "'pdf'", "files, md"]),
+        (["check", "nofile.yaml", "--max-drop", "1pp"], ["nofile.yaml"]),
         (["bench", "nofile.onnx"], ["nofile.onnx"]),
         (["apply", "nofile.yaml", "-o", "x.onnx"], ["nofile.yaml"]),
         (["list", "fruit"], ["'fruit'", "techniques"]),

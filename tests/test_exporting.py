@@ -66,7 +66,9 @@ def test_the_dashboard_s_study_has_artefacts_once_and_the_answer_as_a_note(writt
     assert set(found) == {Path(file).name for file in exporting.FILES} | cards
     stored = written / "artifacts" / found["untouched-card.md"].artifact_id
     assert stored.read_bytes() == (written / "models" / material.rows[0]["key"] / "card.md").read_bytes()
-    notes = [value for name, value in study._storage.get_study_system_attrs(study._study_id).items() if name.startswith("dashboard:note_str")]
+    notes = [
+        value for name, value in study._storage.get_study_system_attrs(study._study_id).items() if name.startswith("dashboard:note_str")
+    ]
     assert any("the recommended file" in note for note in notes)
 
 

@@ -79,7 +79,7 @@ def test_every_member_says_in_one_line_what_it_is(door):
 
 def test_reading_and_planning_load_neither_torch_nor_ray():
     code = (
-        "import sys, autoslim, autoslim.spec, autoslim.study, autoslim.tables, autoslim.report, autoslim.search\n"
+        "import sys, autoslim, autoslim.spec, autoslim.study, autoslim.tables, autoslim.report, autoslim.search, autoslim.checking, autoslim.watching\n"
         "print(sorted({'torch', 'ray', 'onnxruntime', 'torch_pruning'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)

@@ -43,7 +43,7 @@ def search(start, budget, most=20):
 def test_more_recovery_is_tried_first_and_is_enough():
     found, tried = search(recipe(a=8, b=8), Budget({}, Drop(0.016, False)))
     assert len(tried) == 1
-    assert found[0].recovery["distill_steps"] == repairing.FIRST_STEPS
+    assert found[0].recovery["distill_steps"] == repairing.LONG
     assert found[0].steps == recipe(a=8, b=8).steps
 
 
@@ -77,7 +77,9 @@ def test_a_move_steps_to_the_next_choice_and_stops_at_the_end():
     assert repairing.moved(recipe(a=16), domains[:1], -1).by("channels") == {"a": 24}
     assert repairing.moved(recipe(a=24), domains[:1], -1).by("channels") == {}
     assert repairing.moved(recipe(a=8), domains, 1).by("channels") == {"a": 8, "b": 24}
-    assert repairing.moved(recipe(a=13), domains[:1], -1).by("channels") == {"a": 16}, "a value that the space does not know counts as strongest"
+    assert repairing.moved(recipe(a=13), domains[:1], -1).by("channels") == {"a": 16}, (
+        "a value that the space does not know counts as strongest"
+    )
 
 
 ROW = {
@@ -108,7 +110,9 @@ def test_a_latency_is_judged_by_the_upper_end_and_a_drop_by_its_value():
 
 def verdict(**changes):
     limits = (Judged("ms", 1.05, 1.0, 0.9, 1.1, False), Judged("max_drop", 0.01, 0.005, -0.01, 0.02, True))
-    return Verdict(**{"recipe": recipe(a=8), "limits": limits, "row": ROW, "metric_name": "accuracy <top-1>", "file": "m", "tried": 1, **changes})
+    return Verdict(
+        **{"recipe": recipe(a=8), "limits": limits, "row": ROW, "metric_name": "accuracy <top-1>", "file": "m", "tried": 1, **changes}
+    )
 
 
 def test_junit_counts_one_failure_per_broken_limit():

@@ -92,7 +92,9 @@ def test_types_in_parquet_are_those_of_the_dictionary(written):
     kinds = {"text": ("string", "str", "large_string"), "integer": ("Int64",), "number": ("float64",), "boolean": ("boolean",)}
     frame = pd.read_parquet(out / "trials.parquet", dtype_backend="numpy_nullable")
     for name in frame.columns:
-        assert str(frame[name].dtype).lower() in {kind.lower() for kind in (*kinds[dictionary.column("trials", name).kind], "Float64")}, name
+        assert str(frame[name].dtype).lower() in {kind.lower() for kind in (*kinds[dictionary.column("trials", name).kind], "Float64")}, (
+            name
+        )
 
 
 def test_a_spreadsheet_runs_nothing(tmp_path):
@@ -304,7 +306,9 @@ def test_every_chart_is_written_as_svg_without_a_date(written):
 
 def test_numbers_of_the_charts_of_forecasts_and_seconds(material):
     found = figures.numbers(figures.chart_tables(material, summarise(material), []))
-    ratio = [measured / predicted for predicted, measured in zip(found["forecast"]["predicted"], found["forecast"]["measured"], strict=True)]
+    ratio = [
+        measured / predicted for predicted, measured in zip(found["forecast"]["predicted"], found["forecast"]["measured"], strict=True)
+    ]
     assert ratio == pytest.approx([1 / 1.05] * len(ratio))
     assert len(ratio) > 20
     assert found["seconds"]["phases"][-1] == "recover"

@@ -47,7 +47,9 @@ def test_the_page_knows_the_version_it_shows_and_the_version_changes(folder, add
     assert f'"live":"{get(f"{address}/version")}"' in get(f"{address}/")
 
 
-@pytest.mark.parametrize(("path", "headers", "status"), [("/study.journal", {}, 404), ("/../etc/passwd", {}, 404), ("/", {"Host": "example.org"}, 403)])
+@pytest.mark.parametrize(
+    ("path", "headers", "status"), [("/study.journal", {}, 404), ("/../etc/passwd", {}, 404), ("/", {"Host": "example.org"}, 403)]
+)
 def test_nothing_else_is_served_and_to_nobody_else(address, path, headers, status):
     with pytest.raises(urllib.error.HTTPError) as caught:
         get(address + path, **headers)

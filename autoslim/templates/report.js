@@ -139,7 +139,7 @@
     const chart = charts.pareto;
     chart.setOption({
       ...base(), tooltip: { ...base().tooltip, trigger: "item", formatter: (p) => (p.data.row ? pointText(p.data.row) : trialText(p.data[2])) },
-      legend: { top: 0, left: "center", textStyle: { color: colour("soft-ink") }, itemWidth: 12, itemHeight: 9, data: ["AutoSlim", "rivals", "tried, within limits", "tried, a limit broken", ...(others.rug.length ? ["rejected unscored"] : [])] },
+      legend: { top: 0, left: "center", type: "scroll", textStyle: { color: colour("soft-ink") }, itemWidth: 12, itemHeight: 9, data: ["AutoSlim", "rivals", "tried, within limits", "tried, a limit broken", ...(others.rug.length ? ["rejected unscored"] : [])] },
       grid: { left: 16, right: 24, top: 46, bottom: 34, containLabel: true },
       xAxis: { type: kind, ...range(xs, log), name: titled(x), nameLocation: "middle", nameGap: 30, ...axisStyle() },
       yAxis: { type: kind, ...range(ys, log), name: titled(y), nameLocation: "end", ...axisStyle(), axisLabel: { color: colour("soft-ink"), showMinLabel: false, showMaxLabel: false }, nameTextStyle: { color: colour("soft-ink"), align: "left", padding: [0, 0, 0, -20] } },
