@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import studies
 
+import studies
 from autoslim.errors import UserError
 from autoslim.reporting import comparison, comparison_page
 from autoslim.reporting.context import Material

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import studies
 
+import studies
 from autoslim import report
 from autoslim.errors import UserError
 from autoslim.reporting import exporting
@@ -36,7 +36,7 @@ def test_tensorboard_gets_every_candidate_and_point(written, tmp_path):
             event = Event.FromString(record)
             for value in event.summary.value:
                 tags.setdefault(value.tag, []).append((event.step, value.simple_value))
-    done = [entry for entry in material.by_key.values()]
+    done = list(material.by_key.values())
     assert len(tags["candidates/latency_ms"]) == len(done)
     steps = dict(tags["candidates/metric"])
     assert steps[done[0].number] == pytest.approx(done[0].outcome.measurement.get("metric"), rel=1e-6)

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import studies
 
+import studies
 from autoslim import report
 from autoslim.budget import Budget, Limit
 from autoslim.reporting import comparison, comparison_page, picking

@@ -1,8 +1,8 @@
 """pick: by budget, knee and weights, against rules worked out by hand; its reasons name what was nearly chosen."""
 
 import pytest
-import studies
 
+import studies
 from autoslim import tables
 from autoslim.budget import Budget, Drop, Limit
 from autoslim.errors import UserError

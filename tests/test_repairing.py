@@ -3,7 +3,6 @@
 import xml.etree.ElementTree as xml
 
 import studies
-
 from autoslim import repairing
 from autoslim.budget import Budget, Drop, Limit, feasible
 from autoslim.candidate import Done, Failed

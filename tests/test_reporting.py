@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import studies
 
 import autoslim
+import studies
 from autoslim import report, tables
 from autoslim.budget import feasible
 from autoslim.candidate import Done

@@ -7,8 +7,8 @@ import urllib.request
 from http.server import ThreadingHTTPServer
 
 import pytest
-import studies
 
+import studies
 from autoslim import watching
 from autoslim.errors import UserError
 from autoslim.study import Study
