@@ -318,7 +318,7 @@
   for (const name of ["parallel", "history", "forecast"]) watcher.observe($("chart-" + name));
   addEventListener("resize", () => { for (const chart of Object.values(charts)) chart.resize(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  addEventListener("beforeprint", () => { for (const name of Object.keys(drawings)) begin(name); for (const one of document.querySelectorAll("#cards details[open], details")) one.dataset.was = one.open; root.setAttribute("data-theme", "light"); drawAll(); });
+  addEventListener("beforeprint", () => { for (const name of Object.keys(drawings)) begin(name); root.setAttribute("data-theme", "light"); drawAll(); });
   addEventListener("afterprint", () => setTheme(store.get("theme") || "system"));
   setTheme(store.get("theme") || "system");
   window.autoslim = { data, best, violations, setBudget, charts, drawPareto };
