@@ -3,36 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from autoslim import hindsight, pareto, tables
+from autoslim import hindsight, tables
 from autoslim.budget import feasible
 from autoslim.candidate import Done
+from autoslim.growth import Growth
+from autoslim.metrics import Measurement
 from autoslim.reporting.context import Material
 from autoslim.study import Entry
 
 
 def history(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[float]:
-    """Hypervolume after each evaluation, over the feasible candidates on validation data.
-
-    Only the front so far is kept, and the volume is computed anew only where a candidate joins it.
-    """
-    corner = np.array(tables.reference(context["objectives"]))
-    front = np.zeros((0, len(corner)))
-    volumes: list[float] = []
+    """Hypervolume after each evaluation, over the feasible candidates on validation data."""
+    growth = Growth(tables.reference(context["objectives"]))
     for entry in entries:
         if entry.cached_from is not None or entry.outcome is None:
             continue
-        last = volumes[-1] if volumes else 0.0
-        if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations):
-            row = np.array(
-                tables.coordinates(entry.outcome.measurement, context["untouched"], context["objectives"], context["metric_direction"])
-            )
-            if not (front <= row).all(1).any():
-                front = np.vstack([front[~(row <= front).all(1)], row])
-                last = pareto.hypervolume(front, corner)
-        volumes.append(last)
-    return volumes
+        counts = isinstance(entry.outcome, Done) and feasible(entry.outcome.violations)
+        growth.add(place(entry.outcome.measurement, context) if counts else None)
+    return growth.volumes
+
+
+def place(found: Measurement, context: Mapping[str, Any]) -> list[float]:
+    """Where a measurement lies in units of the untouched model."""
+    return tables.coordinates(found, context["untouched"], context["objectives"], context["metric_direction"])
 
 
 def summarise(material: Material) -> dict[str, Any]:
