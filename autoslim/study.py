@@ -123,6 +123,10 @@ class Study:
         """A value stored with :meth:`set_fact`, or None."""
         return self._study.user_attrs.get(name)
 
+    def facts(self) -> dict[str, Any]:
+        """Everything that was stored with :meth:`set_fact`, as a copy."""
+        return self._study.user_attrs
+
     def set_fact(self, name: str, value: Any) -> None:
         self._study.set_user_attr(name, value)
 

@@ -13,7 +13,7 @@ from autoslim.metrics import Measurement, Value
 from autoslim.study import Entry, Study
 
 
-def context_of(study: Study) -> dict[str, Any]:
+def context_of(study: "Study | Material") -> dict[str, Any]:
     """What the tables need besides the entries. Raises UserError for a study that has not measured the untouched model yet."""
     model, spec, base = study.fact("model"), study.fact("spec"), study.fact("untouched")
     if model is None or spec is None or base is None:
@@ -61,11 +61,16 @@ class Material:
         return self.study.name
 
     def fact(self, name: str) -> Any:
-        return self.study.fact(name)
+        """A value of the record as it was when the study was read, or None."""
+        return self._facts.get(name)
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return self.study.facts()  # a copy of everything, so once
 
     @cached_property
     def context(self) -> dict[str, Any]:
-        return context_of(self.study)
+        return context_of(self)
 
     @cached_property
     def entries(self) -> list[Entry]:

@@ -31,7 +31,7 @@ def place(found: Measurement, context: Mapping[str, Any]) -> list[float]:
 def summarise(material: Material) -> dict[str, Any]:
     """The content of summary.json."""
     study, entries, rows, context = material.study, material.entries, material.rows, material.context
-    budget, untouched, runs = context["budget"], context["untouched"], study.fact("runs") or []
+    budget, untouched, runs = context["budget"], context["untouched"], material.fact("runs") or []
     chosen = tables.best(rows, context)
     good = [row for row in rows if row["feasible"]]
     done = [entry.outcome for entry in entries if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations)]
@@ -63,10 +63,10 @@ def summarise(material: Material) -> dict[str, Any]:
         "seconds": {
             "total": round(sum(run["seconds"] for run in runs), 2),
             "controller": round(sum(run["controller_seconds"] for run in runs), 3),
-            "prepare": study.fact("prepare_seconds") or {},
+            "prepare": material.fact("prepare_seconds") or {},
             "candidates": tables.phase_seconds(entries),
         },
         "peak_bytes_of_run": max((run["peak_bytes"] or 0 for run in runs), default=0) or None,
-        "environment": study.fact("environment"),
-        "command": study.fact("command"),
+        "environment": material.fact("environment"),
+        "command": material.fact("command"),
     }
