@@ -13,7 +13,7 @@ from autoslim.structure import Structure
 def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structure:
     """The structure of ``model`` (in eval mode, not changed), with a time-out on the graph tracer."""
     layers, not_counted = trace(model, example)
-    found, left_out = groups.find(model, example, layers, seconds)
+    found, left_out, _ = groups.find(model, example, layers, seconds)
     total = sum(parameter.numel() for parameter in model.parameters())
     left_out |= {name: why for name, why in untreated(model).items() if name not in layers}
     return Structure(layers, found, blocks.find(model, example, layers), tied_weights(model), left_out, not_counted, total)

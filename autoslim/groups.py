@@ -1,4 +1,4 @@
-"""Which layers lose channels together: Torch-Pruning's dependency graph first, our own rules where it has none.
+"""Which layers lose channels together: the flow of channels first (flow.py), Torch-Pruning's graph where that fails.
 
 Whatever a rule proposes is only a hypothesis. It is believed when the law of :func:`lawful` holds on the example: the model
 with the group's channels cut out computes what the model computes whose consumers ignore those channels. A wrong group,
@@ -9,16 +9,17 @@ import copy
 import ctypes
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from autoslim import surgery
+from autoslim import coupling, flow, surgery
 from autoslim.errors import Untreatable
 from autoslim.inputs import Inputs, call, close, split
 from autoslim.layers import CONVOLUTIONS, RECURRENT
@@ -51,24 +52,75 @@ def time_limit(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def find(model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: float = 20.0) -> tuple[dict[str, Group], dict[str, str]]:
-    """({name: Group}, {layer: why its channels are left alone}). ``model`` is in eval mode and is not changed."""
-    model = copy.deepcopy(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+@dataclass
+class Tally:
+    """How far the checks came: counts for people, and the moment when they end."""
+
+    end: float
+    proposed: int = 0
+    believed: int = 0
+    refuted: int = 0
+    unchecked: int = 0
+    checks: int = 0
+
+    def __str__(self) -> str:
+        left = f", {self.unchecked} not checked in time" if self.unchecked else ""
+        return f"{self.proposed} groups proposed, {self.believed} hold, {self.refuted} do not{left}; {self.checks} checks"
+
+
+def find(
+    model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: float = 20.0
+) -> tuple[dict[str, Group], dict[str, str], Tally]:
+    """({name: Group}, {layer: why its channels are left alone}, counts). ``model`` is in eval mode and is not changed."""
+    tally = Tally(time.monotonic() + seconds)
     reasons: dict[str, str] = {}
-    proposals, trouble = by_torch_pruning(model, example, seconds)
-    groups = believe(model, example, [named(group, layers) for group in proposals], reasons)
-    covered = {name for group in groups.values() for name in group.producers}
-    left = [layer for layer in layers.values() if layer.name not in covered]
-    groups.update(believe(model, example, by_sequence(model, left, layers), reasons))
-    covered = {name for group in groups.values() for name in group.producers}
+    proposals, trouble = by_flow(model, example, reasons, seconds)
+    if trouble:
+        proposals, also = by_torch_pruning(traceable(model), example, tally.end - time.monotonic())
+        trouble = "; ".join(part for part in (trouble, also) if part)
+        covered = {name for group in proposals for name in group.producers}
+        proposals += by_sequence(model, [layer for layer in layers.values() if layer.name not in covered], layers)
+    groups = believe(model, example, distinct([named(group, layers) for group in proposals], reasons), reasons, tally)
+    log.info("%s", tally)
+    covered = {member.module for group in groups.values() for member in group.members if not member.reads}
     for layer in layers.values():
         if layer.name in covered:
             reasons.pop(layer.name, None)
         else:
             reasons.setdefault(layer.name, trouble or why_alone(model, layer))
-    return groups, {name: why for name, why in reasons.items() if name in layers}
+    return groups, {name: why for name, why in reasons.items() if name in layers}, tally
+
+
+def traceable(model: nn.Module) -> nn.Module:
+    """A copy whose parameters all have gradients, which Torch-Pruning's tracer needs."""
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model
+
+
+def by_flow(model: nn.Module, example: Inputs, reasons: dict[str, str], seconds: float) -> tuple[list[Group], str]:
+    """(groups proposed by the flow of channels through one run, why there are none)."""
+    try:
+        with time_limit(seconds):
+            return coupling.propose(model, flow.follow(model, example), reasons), ""
+    except TimedOut:
+        return [], f"following the channels took longer than {seconds:g} s"
+    except Exception as error:  # a stranger's model below a dispatch mode: any failure means "no proposal"
+        log.info("the flow of channels was not found", exc_info=True)
+        return [], f"the flow of channels was not found ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+
+
+def distinct(proposals: list[Group], reasons: dict[str, str]) -> list[Group]:
+    """Every group under a name of its own: that of another producer where the first is taken."""
+    taken: set[str] = set()
+    found = []
+    for group in sorted(proposals, key=lambda group: -group.size):
+        free = [name for name in (group.name, *group.producers) if name not in taken]
+        if free:
+            taken.add(free[0])
+            found.append(replace(group, name=free[0]))
+    return found
 
 
 def named(group: Group, layers: dict[str, Layer]) -> Group:
@@ -157,24 +209,41 @@ def pair(model: nn.Module, layer: Layer, consumer: Layer, rule: str) -> Group | 
     return Group(layer.name, layer.out, members, rule)
 
 
-def believe(model: nn.Module, example: Inputs, proposals: list[Group], reasons: dict[str, str]) -> dict[str, Group]:
-    """The proposals for which the law holds, tried together first and by halves where they fail together."""
-    if not proposals:
-        return {}
-    why = lawful(model, example, proposals)
-    if why is None:
-        return {group.name: group for group in proposals}
-    if len(proposals) == 1:
-        reasons[proposals[0].name] = why
-        return {}
-    middle = len(proposals) // 2
-    return {**believe(model, example, proposals[:middle], reasons), **believe(model, example, proposals[middle:], reasons)}
+def believe(model: nn.Module, example: Inputs, proposals: list[Group], reasons: dict[str, str], tally: Tally) -> dict[str, Group]:
+    """The proposals for which the law holds, tried together first and by halves where they fail together, until time is up."""
+    tally.proposed += len(proposals)
+    waiting, found = [proposals] if proposals else [], {}
+    while waiting:
+        some = waiting.pop(0)
+        if tally.checks and time.monotonic() > tally.end:
+            tally.unchecked += len(some)
+            for name in (name for group in some for name in group.producers):
+                reasons.setdefault(name, "its channels were not checked within the time limit")
+            continue
+        tally.checks += 1
+        why = lawful(model, example, some)
+        if why is None:
+            tally.believed += len(some)
+            found |= {group.name: group for group in some}
+        elif len(some) == 1:
+            tally.refuted += 1
+            reasons |= dict.fromkeys(some[0].producers, why)
+        else:
+            middle = len(some) // 2
+            waiting += [some[:middle], some[middle:]]
+    return found
+
+
+def skeleton(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares the tensors, which may be replaced in it and not written to."""
+    shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None:
     """None if cutting some channels of every group equals silencing their consumers; otherwise what went wrong."""
     try:
-        silenced, cut = copy.deepcopy(model), copy.deepcopy(model)
+        silenced, cut = skeleton(model), skeleton(model)
         chosen = []
         for group in groups:
             gone = torch.arange(0, group.size, max(2, group.size // 4))
@@ -187,6 +256,6 @@ def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None
             return "its channels are read somewhere that no rule accounts for, or leave the model as output"
     except Untreatable as error:
         return str(error)
-    except (RuntimeError, ValueError, IndexError, AttributeError, TypeError, AssertionError, ZeroDivisionError) as error:
-        return f"its channels cannot be cut ({' '.join(str(error).split())[:120]})"
+    except Exception as error:  # a stranger's model with other shapes than its author had in mind: any failure is a reason
+        return f"its channels cannot be cut ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     return None

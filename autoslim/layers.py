@@ -11,6 +11,7 @@ from autoslim.structure import Layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RECURRENT = (nn.GRU, nn.LSTM, nn.RNN)
+CELLS = (nn.GRUCell, nn.LSTMCell, nn.RNNCell)
 COUNTED = (*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, *RECURRENT, nn.MultiheadAttention)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
 #: parameters that cost no multiply-accumulate worth naming: folded, looked up or element-wise

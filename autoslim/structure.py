@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-Axis = Literal["out", "in", "hidden"]
+#: what of a module shrinks: "out", "in" and "hidden" (units of a recurrent layer) of the kinds that surgery.py knows, "heads" of
+#: a module that attends, or "NAME:DIM", one dimension of a tensor that the module holds
+Axis = str
+HEADS = "heads"
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Member:
-    """One axis of one module that shrinks with a group. ``positions[c]`` are the indices that root channel c owns."""
+    """One axis of one module that shrinks with a group. ``positions[c]`` are the indices that root channel c owns; ``reads``
+    says that the module reads the group's channels there, and does not write them."""
 
     module: str
     axis: Axis
     positions: tuple[tuple[int, ...], ...]
+    reads: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", self.reads or self.axis == "in")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,12 @@ class Group:
 
     @property
     def producers(self) -> tuple[str, ...]:
-        return tuple(member.module for member in self.members if member.axis != "in")
+        return tuple(member.module for member in self.members if not member.reads and member.axis != HEADS)
+
+    @property
+    def kind(self) -> str:
+        """"heads" where whole attention heads are removed, else "channels"."""
+        return HEADS if any(member.axis == HEADS for member in self.members) else "channels"
 
 
 @dataclass(frozen=True)

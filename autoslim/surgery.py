@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from autoslim import heads
 from autoslim.errors import Untreatable
-from autoslim.layers import CONVOLUTIONS, RECURRENT
-from autoslim.structure import Axis, Group
+from autoslim.layers import CELLS, CONVOLUTIONS, RECURRENT
+from autoslim.structure import HEADS, Axis, Group
 
 Cut = Mapping[tuple[str, Axis], Tensor]  # (module, axis) -> kept indices, sorted, int64
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -39,13 +40,36 @@ def plan(groups: Iterable[tuple[Group, Tensor]], model: nn.Module) -> dict[tuple
 
 
 def apply(model: nn.Module, cut: Cut) -> None:
-    """Slice every module of the plan; the model is changed in place."""
-    for (name, axis), kept in cut.items():
+    """Slice every module of the plan; the model is changed in place. Tensors that were one and are cut alike stay one."""
+    shared = places(model)
+    for (name, axis), kept in sorted(cut.items(), key=lambda item: item[0][1] == HEADS):  # heads last: they need the new widths
         keep(model.get_submodule(name), axis, kept)
+    for owners in shared:
+        values = [getattr(module, attribute) for module, attribute in owners]
+        if any(value is not values[0] for value in values) and all(torch.equal(value, values[0]) for value in values):
+            for module, attribute in owners:
+                setattr(module, attribute, values[0])
+
+
+def places(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """The modules and attributes of each parameter that stands in several places."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for attribute, value in module._parameters.items():
+            if value is not None:
+                owners.setdefault(id(value), []).append((module, attribute))
+    return [found for found in owners.values() if len(found) > 1]
 
 
 def axis_size(module: nn.Module, axis: Axis) -> int:
     """Length of one axis of a supported module. Raises Untreatable for any other kind."""
+    if axis == HEADS:
+        return heads.number(module)
+    if ":" in axis:
+        attribute, _, dim = axis.rpartition(":")
+        return getattr(module, attribute).shape[int(dim)]
+    if isinstance(module, CELLS):
+        return module.hidden_size if axis == "hidden" else module.input_size
     if isinstance(module, RECURRENT):
         return module.hidden_size if axis == "hidden" else module.input_size
     if isinstance(module, nn.Linear):
@@ -56,7 +80,9 @@ def axis_size(module: nn.Module, axis: Axis) -> int:
         return module.num_features
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return module.normalized_shape[0]
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return module.embedding_dim
     if isinstance(module, nn.PReLU):
         return module.num_parameters
@@ -70,6 +96,10 @@ def is_depthwise(module: nn.Module) -> bool:
 
 def keep(module: nn.Module, axis: Axis, kept: Tensor) -> None:
     """Keep the given indices of one axis of one module."""
+    if axis == HEADS:
+        return heads.keep(module, kept)
+    if ":" in axis:
+        return _keep_tensor(module, axis, kept)
     for kinds, cutter in _CUTTERS:
         if isinstance(module, kinds):
             return cutter(module, axis, kept)
@@ -86,21 +116,35 @@ def _select(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
     setattr(module, name, chosen)
 
 
+def _keep_tensor(module: nn.Module, axis: Axis, kept: Tensor) -> None:
+    """One dimension of a tensor of any module; the module must take its sizes from its tensors."""
+    attribute, _, dim = axis.rpartition(":")
+    _select(module, attribute, kept, int(dim))
+    if attribute == "weight" and hasattr(module, "nf") and dim == "1":
+        module.nf = len(kept)  # transformers' Conv1D
+
+
 def _keep_conv(module: nn.Module, axis: Axis, kept: Tensor) -> None:
-    if is_depthwise(module):
-        _select(module, "weight", kept, 0)
-        _select(module, "bias", kept, 0)
-        module.in_channels = module.out_channels = module.groups = len(kept)
-        return
-    if module.groups != 1:
-        raise Untreatable("grouped convolution: its channels cannot be cut one by one")
     flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    if module.groups > 1:
+        return _keep_grouped(module, kept)
     _select(module, "weight", kept, int((axis == "out") == flipped))
     if axis == "out":
         _select(module, "bias", kept, 0)
         module.out_channels = len(kept)
     else:
         module.in_channels = len(kept)
+
+
+def _keep_grouped(module: nn.Module, kept: Tensor) -> None:
+    """Outputs of whole groups go, and the inputs of these groups with them; depthwise convolutions are the simplest case."""
+    made, read = module.out_channels // module.groups, module.in_channels // module.groups
+    groups = torch.unique(kept // made)
+    if len(groups) * made != len(kept):
+        raise Untreatable("grouped convolution: only whole groups of channels can be cut")
+    _select(module, "weight", kept, 0)
+    _select(module, "bias", kept, 0)
+    module.groups, module.in_channels, module.out_channels = len(groups), len(groups) * read, len(kept)
 
 
 def _keep_linear(module: nn.Linear, axis: Axis, kept: Tensor) -> None:
@@ -116,6 +160,13 @@ def _keep_norm(module: nn.Module, axis: Axis, kept: Tensor) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         _select(module, name, kept, 0)
     module.num_features = len(kept)
+
+
+def _keep_group_norm(module: nn.GroupNorm, axis: Axis, kept: Tensor) -> None:
+    size = module.num_channels // module.num_groups
+    for name in ("weight", "bias"):
+        _select(module, name, kept, 0)
+    module.num_groups, module.num_channels = len(kept) // size, len(kept)
 
 
 def _keep_layer_norm(module: nn.LayerNorm, axis: Axis, kept: Tensor) -> None:
@@ -136,7 +187,7 @@ def _keep_prelu(module: nn.PReLU, axis: Axis, kept: Tensor) -> None:
 
 def gate_rows(module: nn.RNNBase, kept: Tensor) -> Tensor:
     """Row indices of the kept hidden units in every gate block of a recurrent weight."""
-    gates = GATES[type(module).__name__]
+    gates = GATES[type(module).__name__.removesuffix("Cell")]
     return torch.cat([kept + gate * module.hidden_size for gate in range(gates)])
 
 
@@ -164,37 +215,71 @@ def _keep_recurrent(module: nn.RNNBase, axis: Axis, kept: Tensor) -> None:
     module.flatten_parameters()
 
 
+def _keep_cell(module: nn.RNNCellBase, axis: Axis, kept: Tensor) -> None:
+    if axis == "in":
+        _select(module, "weight_ih", kept, 1)
+        module.input_size = len(kept)
+        return
+    rows = gate_rows(module, kept)
+    for name, dim, chosen in (("weight_ih", 0, rows), ("weight_hh", 0, rows), ("bias_ih", 0, rows), ("bias_hh", 0, rows), ("weight_hh", 1, kept)):
+        _select(module, name, chosen, dim)
+    module.hidden_size = len(kept)
+
+
 _CUTTERS: tuple[tuple[tuple[type, ...], Callable], ...] = (
     ((*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _keep_conv),
     ((nn.Linear,), _keep_linear),
     (NORMS, _keep_norm),
+    ((nn.GroupNorm,), _keep_group_norm),
     ((nn.LayerNorm,), _keep_layer_norm),
-    ((nn.Embedding,), _keep_embedding),
+    ((nn.Embedding, nn.EmbeddingBag), _keep_embedding),
     ((nn.PReLU,), _keep_prelu),
     (RECURRENT, _keep_recurrent),
+    (CELLS, _keep_cell),
 )
 
 
 def silence(model: nn.Module, group: Group, gone: Tensor) -> None:
-    """Zero, in place, what every consumer of ``group`` reads from the root channels ``gone``.
+    """Zero what every consumer of ``group`` reads from the root channels ``gone``. The tensors are replaced, not written to.
 
-    The law that makes a group trustworthy: a model whose consumers are silenced computes what the cut model computes.
+    The law that makes a group trustworthy: a model whose consumers are silenced computes what the cut model computes. Channels
+    that no weight reads, such as those of a dot product, are silenced where they are written.
     """
+    spoken = any(member.reads or member.axis == "hidden" for member in group.members)
     for member in group.members:
         module = model.get_submodule(member.module)
         spots = torch.tensor([p for channel in gone.tolist() for p in member.positions[channel]], dtype=torch.long)
-        with torch.no_grad():
-            if member.axis == "hidden":
-                for name, value in module.named_parameters():
-                    if name.startswith("weight_hh"):
-                        value[:, spots] = 0
-                    elif name.startswith("weight_ih") and "_l0" not in name:
-                        for side in range(2 if module.bidirectional else 1):
-                            value[:, spots + side * module.hidden_size] = 0
-            elif member.axis == "in" and isinstance(module, RECURRENT):
-                for name, value in module.named_parameters():
-                    if name.startswith("weight_ih_l0"):
-                        value[:, spots] = 0
-            elif member.axis == "in" and not is_depthwise(module):
-                flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-                (value := module.weight).index_fill_(0 if flipped else 1, spots, 0.0)
+        if member.axis == "hidden":
+            for name in [name for name in module._parameters if name.startswith(("weight_hh", "weight_ih"))]:
+                if name.startswith("weight_hh"):
+                    _zero(module, name, spots, 1)
+                elif "_l" in name and "_l0" not in name:
+                    sides = [spots + side * module.hidden_size for side in range(2 if module.bidirectional else 1)]
+                    _zero(module, name, torch.cat(sides), 1)
+        elif member.reads or not spoken and member.axis != HEADS:
+            _silence_axis(module, member.axis, spots)
+
+
+def _silence_axis(module: nn.Module, axis: Axis, spots: Tensor) -> None:
+    """Zero what a module reads ("in") or writes at ``spots`` of one axis."""
+    flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    if ":" in axis:
+        attribute, _, dim = axis.rpartition(":")
+        _zero(module, attribute, spots, int(dim))
+    elif isinstance(module, (*RECURRENT, *CELLS)):
+        for name in [name for name in module._parameters if name.startswith("weight_ih") and "_l" not in name.replace("_l0", "")]:
+            _zero(module, name, spots, 1)
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        _zero(module, "weight", spots, 1)
+    elif axis == "in":
+        _zero(module, "weight", spots, 0 if flipped else 1)
+    else:
+        _zero(module, "weight", spots, 1 if flipped and module.weight.dim() > 1 else 0)
+        if getattr(module, "bias", None) is not None:
+            _zero(module, "bias", spots, 0)
+
+
+def _zero(module: nn.Module, name: str, spots: Tensor, dim: int) -> None:
+    value = getattr(module, name)
+    silent = value.detach().index_fill(dim, spots.to(value.device), 0.0)
+    setattr(module, name, nn.Parameter(silent, requires_grad=value.requires_grad) if isinstance(value, nn.Parameter) else silent)

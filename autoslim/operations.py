@@ -1,0 +1,380 @@
+"""What each operation does to labels of channels (labels.py, flow.py): one short rule per kind of operation."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from autoslim.inputs import tensors
+from autoslim.labels import FIXED, Sheets, along, compact, merged, varying, vector
+
+if TYPE_CHECKING:
+    from autoslim.flow import Flow
+
+Rule = Callable[["Flow", Any, tuple, dict, Any], None]
+STATISTICS = "statistics are taken over its channels"
+
+
+def rule(func: Any) -> Rule | None:
+    """The rule of an ATen operation; None where there is none."""
+    name = func.overloadpacket.__name__
+    found = RULES.get(name) or RULES.get(name.removesuffix("_"))
+    if found is None and name.startswith(("upsample_", "_upsample_", "reflection_pad", "replication_pad")):
+        return spatial
+    if found is None and torch.Tag.pointwise in func.tags:
+        return pointwise
+    return found
+
+
+def pointwise(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Element by element: what meets belongs together; what meets numbers of fixed size is fixed."""
+    made = tensors(output)
+    if not made:
+        return
+    flow.give(made[0], blend(flow, tensors((args, kwargs)), made[0].shape))
+
+
+def blend(flow: "Flow", operands: list[Tensor], shape: torch.Size) -> Sheets:
+    """Sheets of an element-wise result of ``shape``."""
+    carried = [(tensor, [sheet.expand(shape) for sheet in flow.of(tensor)]) for tensor in operands]
+    lead = max((sheets for tensor, sheets in carried if tensor not in flow.state), key=len, default=[])
+    dims = set().union(*(varying(sheet) for sheet in lead)) if lead else set()
+    kept: Sheets = []
+    for tensor, sheets in carried:
+        chosen = [sheet for sheet in sheets if not dims or varying(sheet) & dims]
+        seen = set().union(*(varying(sheet) for sheet in chosen)) if chosen else set()
+        for sheet in lead:
+            if not varying(sheet) & seen and solid(tensor, varying(sheet), len(shape)):
+                flow.ledger.join(sheet, torch.tensor(FIXED))
+        kept += chosen
+    return merged(flow.ledger, kept)
+
+
+def solid(tensor: Tensor, dims: set[int], total: int) -> bool:
+    """Whether a tensor, broadcast to ``total`` dimensions, has numbers of its own along ``dims``."""
+    own = {dim - (total - tensor.dim()) for dim in dims}
+    return any(dim >= 0 and tensor.shape[dim] > 1 for dim in own)
+
+
+def move(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Numbers change places only: the same is done to each sheet of the (one) labelled tensor."""
+    source = args[0] if isinstance(args[0], Tensor) else None
+    if source is None:
+        return join(flow, func, args, kwargs, output)
+    made = tensors(output)
+    found: list[Sheets] = [[] for _ in made]
+    for sheet in flow.of(source):
+        for index, moved in enumerate(tensors(moved_by(func, sheet, args[1:], kwargs, made))):
+            found[index].append(compact(moved))
+    for tensor, sheets in zip(made, found, strict=True):
+        flow.give(tensor, sheets)
+
+
+def moved_by(func: Any, sheet: Tensor, rest: tuple, kwargs: dict, made: list[Tensor]) -> Any:
+    """What the operation does to a sheet, as tensors of the shapes of ``made``."""
+    name = func.overloadpacket.__name__
+    if name in ("view", "_unsafe_view", "reshape", "_reshape_alias"):
+        return sheet.reshape(made[0].shape)
+    if name in ("clone", "_to_copy", "contiguous", "as_strided_", "detach", "alias", "lift_fresh"):
+        return sheet.expand(made[0].shape) if sheet.shape != made[0].shape else sheet
+    if name == "constant_pad_nd":
+        return func(sheet, rest[0], FIXED)
+    return func(sheet, *rest, **kwargs)
+
+
+def join(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Concatenation and stacking: each part keeps its labels; parts without labels are of fixed size."""
+    parts, rest = args[0], args[1:]
+    lead = next((flow.of(part) for part in parts if flow.of(part) and part not in flow.state), None) or flow.of(parts[0])
+    lead = lead or next(flow.of(part) for part in parts if flow.of(part))
+    found = []
+    for sheet in lead:
+        dims = varying(sheet)
+        sheets = []
+        for part in parts:
+            near = next((own for own in flow.of(part) if varying(own) & dims), None)
+            sheets.append(torch.full(part.shape, FIXED) if near is None else near)
+        found.append(compact(func(sheets, *rest, **kwargs)))
+    flow.give(tensors(output)[0], found)
+
+
+def matrix(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """mm, bmm."""
+    flow.give(output, product(flow, args[0], args[1], flow.of(args[0]), flow.of(args[1]), output.shape))
+
+
+def matrix_plus(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """addmm, baddbmm: a product and what is added to it."""
+    sheets = product(flow, args[1], args[2], flow.of(args[1]), flow.of(args[2]), output.shape)
+    added = [sheet.expand(output.shape) for sheet in flow.of(args[0])]
+    dims = set().union(*(varying(sheet) for sheet in sheets)) if sheets else set()
+    flow.give(output, merged(flow.ledger, sheets + [sheet for sheet in added if varying(sheet) & dims]))
+
+
+def product(flow: "Flow", one: Tensor, other: Tensor, left: Sheets, right: Sheets, shape: torch.Size) -> Sheets:
+    """Sheets of one @ other, (..., n, k) @ (..., k, m). The contracted channels meet; if they differ from batch to batch, as
+    attention heads do, then a head is a whole."""
+    kept: Sheets = []
+    first, second = along(left, -1), along(right, -2)
+    weight = other if other in flow.state else one if one in flow.state else None
+    if first is not None or second is not None:
+        first = torch.full(one.shape, FIXED) if first is None else flow.ledger.fold(first, -2)
+        second = torch.full(other.shape, FIXED) if second is None else flow.ledger.fold(second, -1)
+        first, second = first.narrow(-2, 0, 1).transpose(-1, -2), second.narrow(-1, 0, 1)  # (..., k, 1) each
+        flow.ledger.join(first, second)
+        if weight is not None:
+            flow.read(second if weight is other else first)
+        else:
+            flow.found.contracted.update(first.unique().tolist())
+            whole = wholes(flow, first, shape) + wholes(flow, second, shape)
+            kept += whole[:1]
+            if whole:
+                behead(flow, whole[0])
+    for sheets, dim, near in ((left, -1, -2), (right, -2, -1)):
+        for sheet in sheets:
+            if dim % sheet.dim() not in varying(sheet):
+                kept.append(sheet.narrow(dim, 0, 1).expand(shape))
+                if (one if dim == -1 else other) is weight and near % sheet.dim() in varying(sheet):
+                    flow.found.writes.update(sheet.unique().tolist())
+    return merged(flow.ledger, kept)
+
+
+def wholes(flow: "Flow", sheet: Tensor, shape: torch.Size) -> Sheets:
+    """Contracted labels (..., k, 1) that vary over the batch as well: one label per batch, in the shape of the product."""
+    if not varying(sheet) & set(range(sheet.dim() - 2)):
+        return []
+    return [flow.ledger.fold(sheet, -2).narrow(-2, 0, 1).expand(shape)]
+
+
+def behead(flow: "Flow", sheet: Tensor) -> None:
+    """Note the heads of a product."""
+    from autoslim.flow import Heads
+
+    flat = sheet[..., 0, 0].reshape(-1)
+    flow.found.heads.append(Heads(flow.stack[-1], tuple(dict.fromkeys(flat.tolist()))))
+
+
+def attention(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Scaled dot product attention: two products with a mask and a softmax between them."""
+    query, key, value = args[:3]
+    shape = (*query.shape[:-1], key.shape[-2])
+    turned = [sheet.transpose(-1, -2) for sheet in flow.of(key)]
+    scores = product(flow, query, key.transpose(-1, -2), flow.of(query), turned, torch.Size(shape))
+    mask = kwargs.get("attn_mask")
+    if mask is None:
+        mask = next((given for given in args[3:] if isinstance(given, Tensor)), None)
+    if mask is not None:
+        scores = merged(flow.ledger, scores + [sheet.expand(shape) for sheet in flow.of(mask) if varying(sheet.expand(shape)) & {0, 1}])
+    made = tensors(output)[0]
+    blank = torch.empty(shape, device="meta")
+    flow.give(made, product(flow, blank, value, scores, flow.of(value), made.shape))
+
+
+def convolution(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Reads along one axis of the weight and writes along the other; a group of a grouped convolution is a whole."""
+    x, weight, bias, transposed, groups = args[0], args[1], args[2], bool(args[6]), int(args[8])
+    own = flow.of(weight)
+    if not own and weight not in flow.state:
+        return flow.ledger.freeze(flow.of(x), "it is convolved with computed weights")
+    writes, reads = (along(own, 1), along(own, 0)) if transposed else (along(own, 0), along(own, 1))
+    out = axis_of(writes, 1 if transposed else 0, weight.shape) if groups == 1 or not transposed else None
+    given = channels(flow, x)
+    if groups > 1:
+        if out is None or (transposed and groups > 1):
+            return flow.ledger.freeze(flow.of(x) + own, "grouped transposed convolution")
+        flow.ledger.join(out.view(groups, -1)[:, :1], out.view(groups, -1))
+        flow.ledger.join(given.view(groups, -1), out.view(groups, -1)[:, :1])
+        flow.found.contracted.update(given.tolist())
+    else:
+        read = axis_of(reads, 0 if transposed else 1, weight.shape)
+        flow.ledger.join(given, read)
+        flow.read(read)
+    flow.found.writes.update(out.tolist())
+    for sheet in flow.of(bias):
+        flow.ledger.join(sheet, out)
+    flow.give(output, [vector(out, 1, output.shape)])
+
+
+def axis_of(sheet: Tensor | None, dim: int, shape: torch.Size) -> Tensor:
+    """(shape[dim],) the labels along one dimension."""
+    if sheet is None:
+        return torch.full((shape[dim],), FIXED)
+    return sheet.movedim(dim, 0).flatten(1)[:, 0] if sheet.dim() > 1 else sheet
+
+
+def channels(flow: "Flow", x: Tensor) -> Tensor:
+    """(C,) the label of each channel, dimension 1; places of one channel that differ are joined."""
+    sheet = along(flow.of(x), 1)
+    if sheet is None:
+        return torch.full((x.shape[1],), FIXED)
+    for dim in varying(sheet) - {1}:
+        sheet = flow.ledger.fold(sheet, dim)
+    return axis_of(sheet, 1, sheet.shape)
+
+
+def normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Batch norm: its numbers belong to the channels."""
+    x, own = args[0], [tensor for tensor in tensors((args[1:], kwargs)) if tensor.dim() == 1]
+    labels = channels(flow, x)
+    for tensor in own:
+        for sheet in flow.of(tensor) or [torch.tensor(FIXED)]:
+            flow.ledger.join(sheet, labels)
+    flow.give(tensors(output)[0], [vector(labels, 1, x.shape)])
+
+
+def group_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Group norm: statistics over a group of channels, which is therefore a whole."""
+    x, weight, bias, groups = args[0], args[1], args[2], args[6]
+    labels = channels(flow, x)
+    flow.ledger.join(labels.view(groups, -1)[:, :1], labels.view(groups, -1))
+    for tensor in (weight, bias):
+        for sheet in flow.of(tensor):
+            flow.ledger.join(sheet, labels)
+    if groups == 1 or weight is None:
+        flow.ledger.freeze([labels], STATISTICS)
+    flow.give(tensors(output)[0], [vector(labels, 1, x.shape)])
+
+
+def layer_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Layer norm: statistics over the channels, which would change with each channel cut."""
+    x, last = args[0], len(args[1])
+    for sheet in flow.of(x):
+        if any(dim >= x.dim() - last for dim in varying(sheet)):
+            flow.ledger.freeze([sheet], "a LayerNorm takes statistics over its channels")
+    flow.give(tensors(output)[0], flow.of(x))
+
+
+def weight_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Weight norm, v * g / ||v||: the norm is taken over all axes but one, so only that one may be cut."""
+    direction, size, dim = args[0], args[1], args[2] if len(args) > 2 else 0
+    for sheet in flow.of(direction):
+        if varying(sheet) != {dim}:
+            flow.ledger.freeze([sheet], "a weight norm is taken over its channels")
+    made = tensors(output)[0]
+    flow.give(made, merged(flow.ledger, flow.of(direction) + [sheet.expand(made.shape) for sheet in flow.of(size)]))
+
+
+def embedding(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """A table that is looked up: its columns are channels."""
+    made, sheet = tensors(output)[0], along(flow.of(args[0]), 1)
+    if sheet is not None:
+        labels = axis_of(sheet, 1, args[0].shape)
+        flow.found.writes.update(labels.tolist())
+        flow.give(made, [vector(labels, -1, made.shape)])
+
+
+def one_dimension(position: int) -> Rule:
+    """Softmax, cumsum, sort and the like: mixes along one dimension (argument number ``position``)."""
+
+    def act(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+        x = args[0]
+        dim = kwargs.get("dim", args[position] if len(args) > position else -1)
+        for sheet in flow.of(x):
+            if x.dim() and int(dim) % x.dim() in varying(sheet):
+                flow.ledger.freeze([sheet], f"{func.overloadpacket.__name__} mixes its channels")
+        for tensor in tensors(output):
+            flow.give(tensor, [sheet for sheet in flow.of(x) if tensor.shape == x.shape])
+
+    return act
+
+
+def reduction(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Sums, means and extremes over dimensions; only a sum may run over channels."""
+    x = args[0]
+    given = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], Tensor) else None)
+    keep = bool(kwargs.get("keepdim", args[2] if len(args) > 2 and isinstance(args[2], bool) else False))
+    if func.overloadpacket.__name__ in ("linalg_vector_norm", "norm"):
+        given = kwargs.get("dim", args[2] if len(args) > 2 else None)
+        keep = bool(kwargs.get("keepdim", args[3] if len(args) > 3 else False))
+    dims = range(x.dim()) if given in (None, []) else [given] if isinstance(given, int) else given
+    dims = {dim % x.dim() for dim in dims} if x.dim() else set()
+    kept = []
+    for sheet in flow.of(x):
+        across = dims & varying(sheet)
+        if across and func.overloadpacket.__name__ != "sum":
+            flow.ledger.freeze([sheet], STATISTICS)
+        if across:
+            flow.found.contracted.update(sheet.unique().tolist())
+        for dim in across if varying(sheet) - dims else ():
+            sheet = flow.ledger.fold(sheet, dim)
+        if not across or varying(sheet) - dims:
+            kept.append(sheet)
+    for tensor in tensors(output):
+        flow.give(tensor, [reduced(sheet, dims, keep) for sheet in kept])
+
+
+def reduced(sheet: Tensor, dims: set[int], keep: bool) -> Tensor:
+    for dim in sorted(dims, reverse=True):
+        sheet = sheet.narrow(dim, 0, 1) if keep else sheet.select(dim, 0)
+    return sheet
+
+
+def spatial(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Pooling, resampling, padding in space: the channels, dimension 1, stay as they are."""
+    made = [tensor for tensor in tensors(output) if tensor.dim() == args[0].dim() and tensor.shape[1] == args[0].shape[1]]
+    if not made:
+        return flow.ledger.freeze(flow.of(args[0]), "unusual pooling")
+    labels = channels(flow, args[0])
+    for tensor in made:
+        flow.give(tensor, [vector(labels, 1, tensor.shape)])
+
+
+def alike(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """New numbers in the shape of others follow their size."""
+    flow.give(output, flow.of(args[0]) if output.shape == args[0].shape else [])
+
+
+def nothing(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Gives numbers that belong to no channel, such as a Python value or a position."""
+
+
+def gated(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Gated linear unit: the first half of the channels times a function of the second."""
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+    half = args[0].shape[dim] // 2
+    pairs = [(sheet.narrow(dim, 0, half), sheet.narrow(dim, half, half)) for sheet in flow.of(args[0])]
+    for one, other in pairs:
+        flow.ledger.join(one, other)
+    flow.give(output, [compact(one) for one, _ in pairs])
+
+
+def taken(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+    """Numbers picked by position: labels are picked alike."""
+    if not flow.of(args[0]):
+        return
+    found = [compact(func(sheet.contiguous(), *args[1:], **kwargs)) for sheet in flow.of(args[0])]
+    flow.give(output, found)
+
+
+def _table() -> dict[str, Rule]:
+    moves = """view _unsafe_view reshape _reshape_alias permute transpose t expand slice select split split_with_sizes unbind squeeze
+    unsqueeze clone alias detach roll flip repeat constant_pad_nd unfold pixel_shuffle pixel_unshuffle narrow _to_copy lift_fresh
+    chunk contiguous as_strided_ diagonal"""
+    rules: dict[str, Rule] = dict.fromkeys(moves.split(), move)
+    rules |= dict.fromkeys("cat stack concat".split(), join)
+    rules |= dict.fromkeys("mm bmm".split(), matrix) | dict.fromkeys("addmm baddbmm".split(), matrix_plus)
+    rules |= dict.fromkeys("convolution mkldnn_convolution _convolution".split(), convolution)
+    rules |= dict.fromkeys(
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm".split(), normalisation
+    )
+    rules |= {"native_group_norm": group_normalisation, "native_layer_norm": layer_normalisation, "embedding": embedding}
+    rules |= {"_embedding_bag": embedding, "_embedding_bag_forward_only": embedding, "_weight_norm_interface": weight_normalisation}
+    rules |= dict.fromkeys("_softmax _log_softmax cumsum cumprod logcumsumexp".split(), one_dimension(1))
+    rules |= {"glu": gated, "sort": one_dimension(1), "topk": one_dimension(2), "argmax": reduction, "argmin": reduction}
+    rules |= dict.fromkeys("sum mean amax amin max min var std any all logsumexp linalg_vector_norm norm var_mean".split(), reduction)
+    pools = "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d"
+    rules |= dict.fromkeys([*pools.split(), "adaptive_max_pool2d", "adaptive_max_pool3d", "roi_align", "grid_sampler_2d"], spatial)
+    rules |= dict.fromkeys("zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full".split(), alike)
+    rules |= dict.fromkeys("_local_scalar_dense is_nonzero item equal isnan nonzero sym_size".split(), nothing)
+    rules |= dict.fromkeys("index index_select gather take".split(), taken)
+    extra = "hardswish hardsigmoid hardtanh leaky_relu masked_fill fill where native_dropout _prelu_kernel clamp copy addcmul relu6 log_sigmoid_forward"
+    rules |= dict.fromkeys(extra.split(), pointwise)
+    rules |= dict.fromkeys(
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention".split(), attention
+    )
+    return rules
+
+
+RULES = _table()
