@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from autoslim.flow import Found, Site
@@ -15,33 +14,29 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Group]:
     """The groups that the flow of channels implies; ``reasons`` gets {module: why its outputs must stay}."""
-    classes = found.ledger.classes()
-    fixed = {int(classes[label]): why for label, why in reversed(found.ledger.reasons.items())}
+    classes = found.ledger.classes().tolist()
+    fixed = {classes[label]: why for label, why in reversed(found.ledger.reasons.items())}
     modules = dict(model.named_modules())
     spots: dict[int, dict[Key, list[int]]] = {}
     for site in found.sites:
-        of = classes[site.start : site.start + site.size].tolist()
-        reads = found.reads & set(range(site.start, site.start + site.size))
-        writes = found.writes & set(range(site.start, site.start + site.size))
+        own = range(site.start, site.start + site.size)
+        of = classes[site.start : site.start + site.size]
+        reads, writes = not found.reads.isdisjoint(own), not found.writes.isdisjoint(own)
         explain(site, of, fixed, writes, reasons)
         if reads and writes:
             fixed |= {number: "a tied weight reads and writes them" for number in of if number not in fixed}
         for owner, attribute in site.owners:
-            key = (owner, axis_of(modules[owner], attribute, site.axis), bool(reads))
+            key = (owner, axis_of(modules[owner], attribute, site.axis), reads)
             for position, number in enumerate(of):
                 if number not in fixed:
                     spots.setdefault(number, {}).setdefault(key, []).append(position)
-    labelled = {name: {int(classes[label]) for label in labels} for name, labels in roles(found).items()}
+    written = {classes[label] for label in found.writes}
+    needed = {classes[label] for label in found.reads | found.contracted}
     add_heads(found, classes, spots)
-    whole = [number for number in spots if number in labelled["writes"] and number in labelled["reads"] | labelled["contracted"]]
-    return assemble({number: spots[number] for number in whole if number not in fixed})
+    return assemble({number: spots[number] for number in sorted(written & needed & spots.keys() - fixed.keys())})
 
 
-def roles(found: Found) -> dict[str, set[int]]:
-    return {"reads": found.reads, "writes": found.writes, "contracted": found.contracted}
-
-
-def explain(site: Site, of: list[int], fixed: dict[int, str], writes: set[int], reasons: dict[str, str]) -> None:
+def explain(site: Site, of: list[int], fixed: dict[int, str], writes: bool, reasons: dict[str, str]) -> None:
     """Note why the channels that a module writes must stay."""
     why = next((fixed[number] for number in of if number in fixed), None)
     if why is not None and writes:
@@ -49,11 +44,11 @@ def explain(site: Site, of: list[int], fixed: dict[int, str], writes: set[int], 
             reasons.setdefault(owner, why)
 
 
-def add_heads(found: Found, classes: torch.Tensor, spots: dict[int, dict[Key, list[int]]]) -> None:
+def add_heads(found: Found, classes: list[int], spots: dict[int, dict[Key, list[int]]]) -> None:
     """The modules that attend count their heads."""
     for heads in found.heads:
         for position, label in enumerate(heads.labels):
-            places = spots.get(int(classes[label]))
+            places = spots.get(classes[label])
             if places is not None and position not in places.get((heads.holder, HEADS, False), []):
                 places.setdefault((heads.holder, HEADS, False), []).append(position)
 

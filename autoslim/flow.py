@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from autoslim.inputs import Inputs, call, tensors
-from autoslim.labels import FIXED, Ledger, Sheets, along, compact, merged, varying, vector
+from autoslim.labels import FIXED, Ledger, Sheets, along, compact, merged, names, varying, vector
 from autoslim.layers import CELLS, RECURRENT
 
 LEAVES = "its channels leave the model as output"
@@ -169,7 +169,7 @@ class Flow(TorchDispatchMode):
                 self.give(tensor, [vector(hidden.repeat(times), -1, tensor.shape)])
 
     def read(self, labels: Tensor) -> None:
-        self.found.reads.update(labels.unique().tolist())
+        self.found.reads.update(names(labels))
 
     def meet(self, tensor: Tensor, sheet: Tensor) -> None:
         """Join what ``tensor`` carries with ``sheet``, which is as long; unlabelled numbers are of fixed size."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from autoslim.inputs import tensors
-from autoslim.labels import FIXED, Sheets, along, compact, merged, varying, vector
+from autoslim.labels import FIXED, Sheets, along, compact, merged, names, varying, vector
 
 if TYPE_CHECKING:
     from autoslim.flow import Flow
@@ -127,7 +127,7 @@ def product(flow: "Flow", one: Tensor, other: Tensor, left: Sheets, right: Sheet
         if weight is not None:
             flow.read(second if weight is other else first)
         else:
-            flow.found.contracted.update(first.unique().tolist())
+            flow.found.contracted.update(names(first))
             whole = wholes(flow, first, shape) + wholes(flow, second, shape)
             kept += whole[:1]
             if whole:
@@ -137,7 +137,7 @@ def product(flow: "Flow", one: Tensor, other: Tensor, left: Sheets, right: Sheet
             if dim % sheet.dim() not in varying(sheet):
                 kept.append(sheet.narrow(dim, 0, 1).expand(shape))
                 if (one if dim == -1 else other) is weight and near % sheet.dim() in varying(sheet):
-                    flow.found.writes.update(sheet.unique().tolist())
+                    flow.found.writes.update(names(sheet))
     return merged(flow.ledger, kept)
 
 
@@ -296,7 +296,7 @@ def reduction(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -
         if across and func.overloadpacket.__name__ != "sum":
             flow.ledger.freeze([sheet], STATISTICS)
         if across:
-            flow.found.contracted.update(sheet.unique().tolist())
+            flow.found.contracted.update(names(sheet))
         for dim in across if varying(sheet) - dims else ():
             sheet = flow.ledger.fold(sheet, dim)
         if not across or varying(sheet) - dims:
