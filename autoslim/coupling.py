@@ -5,17 +5,16 @@ from typing import Any
 from torch import nn
 
 from autoslim.flow import Found, Site
-from autoslim.layers import CELLS, CONVOLUTIONS, NORMS, RECURRENT
+from autoslim.layers import CELLS, CONVOLUTIONS, NORMS, RECURRENT, TRANSPOSED
 from autoslim.structure import HEADS, Group, Member
 
 Key = tuple[str, str, bool]  # (module, axis, whether it reads)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Group]:
     """The groups that the flow of channels implies; ``reasons`` gets {module: why its outputs must stay}."""
     classes = found.ledger.classes().tolist()
-    fixed = {classes[label]: why for label, why in reversed(found.ledger.reasons.items())}
+    fixed = {classes[label]: why for label, why in found.ledger.reasons.items()}
     modules = dict(model.named_modules())
     spots: dict[int, dict[Key, list[int]]] = {}
     for site in found.sites:

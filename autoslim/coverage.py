@@ -1,5 +1,7 @@
 """The whole look at a model before anything is searched: its structure, and what each technique could do to it."""
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -7,16 +9,62 @@ from torch import nn
 from autoslim import blocks, groups
 from autoslim.inputs import Inputs
 from autoslim.layers import COUNTED, NORMS, trace
-from autoslim.structure import Structure
+from autoslim.structure import Layer, Structure
 
 
 def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structure:
-    """The structure of ``model`` (in eval mode, not changed), with a time-out on the graph tracer."""
+    """The structure of ``model`` (in eval mode, not changed); no new proposal is checked after ``seconds``."""
+    start = time.monotonic()
     layers, not_counted = trace(model, example)
-    found, left_out, _ = groups.find(model, example, layers, seconds)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    left_out |= {name: why for name, why in untreated(model).items() if name not in layers}
-    return Structure(layers, found, blocks.find(model, example, layers), tied_weights(model), left_out, not_counted, total)
+    found = groups.find(model, example, layers, seconds - (time.monotonic() - start))
+    left_out = found.left_out | {name: why for name, why in untreated(model).items() if name not in layers and name not in found.covered}
+    return Structure(
+        layers,
+        found.groups,
+        blocks.find(model, example, layers),
+        tied_weights(model),
+        left_out,
+        not_counted,
+        sum(parameter.numel() for parameter in model.parameters()),
+        {name: own for name, module in model.named_modules() if (own := held(module))},
+        idle(model, layers, found.used),
+        str(found),
+    )
+
+
+def held(module: nn.Module) -> int:
+    """The number of parameters that a module holds itself."""
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+def idle(model: nn.Module, layers: Mapping[str, Layer], used: set[tuple[str, str]] | None) -> dict[str, int]:
+    """{module: parameters that took no part in the run}, which no shipped file holds."""
+    found = {}
+    for name, module in model.named_modules():
+        if used is None:
+            count = held(module) if isinstance(module, COUNTED) and name not in layers else 0
+        else:
+            count = sum(
+                value.numel() for attribute, value in module.named_parameters(recurse=False, remove_duplicate=False) if (name, attribute) not in used
+            )
+        if count:
+            found[name] = count
+    return found
+
+
+def reach(structure: Structure) -> dict[str, float]:
+    """The shares of the parameters (without idle ones) and of the MACs in layers that channels, heads or blocks can shrink."""
+    touched = {member.module for group in structure.groups.values() for member in group.members}
+    touched |= {name for name in structure.own if any(name.startswith(f"{block}.") for block in structure.blocks)}
+    idle_params = sum(structure.idle.values())
+    params = sum(count - structure.idle.get(name, 0) for name, count in structure.own.items() if name in touched)
+    inside = {name for name in structure.layers if any(name.startswith(f"{block}.") for block in structure.blocks)}
+    macs = sum(layer.macs for name, layer in structure.layers.items() if name in touched | inside)
+    return {
+        "params_share": min(1.0, params / max(structure.params - idle_params, 1)),
+        "macs_share": macs / max(structure.macs, 1),
+        "idle_params": idle_params,
+    }
 
 
 def untreated(model: nn.Module) -> dict[str, str]:
@@ -62,6 +110,7 @@ def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
                 "name": group.name,
                 "size": group.size,
                 "found_by": group.found_by,
+                "kind": group.kind,
                 "producers": sorted(set(group.producers)),
                 "layers": sorted({m.module for m in group.members}),
             }
@@ -69,6 +118,8 @@ def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
         ],
         "blocks": [vars(block) for block in structure.blocks.values()],
         "techniques": rows,
+        "structural": reach(structure),
+        "checked": structure.checked,
         "tied": [list(names) for names in structure.tied],
         "left_out": dict(structure.left_out),
         "not_counted": list(structure.not_counted),

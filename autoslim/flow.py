@@ -54,9 +54,10 @@ class Found:
     used: set[tuple[str, str]] = field(default_factory=set)
 
 
-def follow(model: nn.Module, example: Inputs) -> Found:
-    """Run ``model`` once on ``example``. Hooks are removed again; nothing is changed."""
-    flow = Flow(model)
+def follow(model: nn.Module, example: Inputs, balanced: bool = False) -> Found:
+    """Run ``model`` once on ``example``. Hooks are removed again; nothing is changed. ``balanced``: grouped convolutions lose the
+    same channels in each group, as a channel shuffle needs, instead of whole groups."""
+    flow = Flow(model, balanced)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one closed operation for a whole layer would hide what is inside
     try:
@@ -73,8 +74,9 @@ def follow(model: nn.Module, example: Inputs) -> Found:
 class Flow(TorchDispatchMode):
     """The dispatch mode; see the module."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, balanced: bool = False) -> None:
         super().__init__()
+        self.balanced = balanced
         self.ledger = Ledger()
         self.found = Found(self.ledger)
         self.sheets = WeakTensorKeyDictionary()

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,42 +53,48 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @dataclass
-class Tally:
-    """How far the checks came: counts for people, and the moment when they end."""
+class Findings:
+    """``groups``: {name: Group}; ``left_out``: {layer: why its channels stay}; ``used``: (module, attribute) of every tensor of the
+    state that took part, None if unknown; counts for people; and the moment (time.monotonic) when the checks end."""
 
     end: float
+    groups: dict[str, Group] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    used: set[tuple[str, str]] | None = None
     proposed: int = 0
-    believed: int = 0
     refuted: int = 0
     unchecked: int = 0
     checks: int = 0
 
     def __str__(self) -> str:
         left = f", {self.unchecked} not checked in time" if self.unchecked else ""
-        return f"{self.proposed} groups proposed, {self.believed} hold, {self.refuted} do not{left}; {self.checks} checks"
+        return f"{self.proposed} groups proposed, {len(self.groups)} hold, {self.refuted} do not{left}; {self.checks} checks"
+
+    @property
+    def covered(self) -> set[str]:
+        """The modules whose outputs some group cuts."""
+        return {member.module for group in self.groups.values() for member in group.members if not member.reads}
 
 
-def find(
-    model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: float = 20.0
-) -> tuple[dict[str, Group], dict[str, str], Tally]:
-    """({name: Group}, {layer: why its channels are left alone}, counts). ``model`` is in eval mode and is not changed."""
-    tally = Tally(time.monotonic() + seconds)
-    reasons: dict[str, str] = {}
-    proposals, trouble = by_flow(model, example, reasons, seconds)
+def find(model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: float = 20.0) -> Findings:
+    """The groups of ``model``, which is in eval mode and is not changed."""
+    found = Findings(time.monotonic() + seconds)
+    proposals, trouble = by_flow(model, example, found)
     if trouble:
-        proposals, also = by_torch_pruning(traceable(model), example, tally.end - time.monotonic())
+        proposals, also = by_torch_pruning(traceable(model), example, found.end - time.monotonic())
         trouble = "; ".join(part for part in (trouble, also) if part)
-        covered = {name for group in proposals for name in group.producers}
-        proposals += by_sequence(model, [layer for layer in layers.values() if layer.name not in covered], layers)
-    groups = believe(model, example, distinct([named(group, layers) for group in proposals], reasons), reasons, tally)
-    log.info("%s", tally)
-    covered = {member.module for group in groups.values() for member in group.members if not member.reads}
-    for layer in layers.values():
-        if layer.name in covered:
-            reasons.pop(layer.name, None)
-        else:
-            reasons.setdefault(layer.name, trouble or why_alone(model, layer))
-    return groups, {name: why for name, why in reasons.items() if name in layers}, tally
+        known = {name for group in proposals for name in group.producers}
+        proposals += by_sequence(model, [layer for layer in layers.values() if layer.name not in known], layers)
+    believe(model, example, [named(group, layers) for group in proposals], found)
+    if found.refuted and any(isinstance(part, CONVOLUTIONS) and 1 < part.groups < part.in_channels for part in model.modules()):
+        others, _ = by_flow(model, example, found, balanced=True)
+        believe(model, example, [named(group, layers) for group in others if found.covered.isdisjoint(group.producers)], found)
+    log.info("%s", found)
+    reasons, covered = found.left_out, found.covered
+    found.left_out = {
+        layer.name: reasons.get(layer.name) or trouble or why_alone(model, layer) for layer in layers.values() if layer.name not in covered
+    }
+    return found
 
 
 def traceable(model: nn.Module) -> nn.Module:
@@ -99,28 +105,19 @@ def traceable(model: nn.Module) -> nn.Module:
     return model
 
 
-def by_flow(model: nn.Module, example: Inputs, reasons: dict[str, str], seconds: float) -> tuple[list[Group], str]:
+def by_flow(model: nn.Module, example: Inputs, found: Findings, balanced: bool = False) -> tuple[list[Group], str]:
     """(groups proposed by the flow of channels through one run, why there are none)."""
+    seconds = found.end - time.monotonic()
     try:
         with time_limit(seconds):
-            return coupling.propose(model, flow.follow(model, example), reasons), ""
+            seen = flow.follow(model, example, balanced)
+            found.used = seen.used
+            return coupling.propose(model, seen, found.left_out), ""
     except TimedOut:
-        return [], f"following the channels took longer than {seconds:g} s"
+        return [], f"following the channels took longer than {seconds:.3g} s"
     except Exception as error:  # a stranger's model below a dispatch mode: any failure means "no proposal"
         log.info("the flow of channels was not found", exc_info=True)
         return [], f"the flow of channels was not found ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-
-
-def distinct(proposals: list[Group], reasons: dict[str, str]) -> list[Group]:
-    """Every group under a name of its own: that of another producer where the first is taken."""
-    taken: set[str] = set()
-    found = []
-    for group in sorted(proposals, key=lambda group: -group.size):
-        free = [name for name in (group.name, *group.producers) if name not in taken]
-        if free:
-            taken.add(free[0])
-            found.append(replace(group, name=free[0]))
-    return found
 
 
 def named(group: Group, layers: dict[str, Layer]) -> Group:
@@ -130,6 +127,8 @@ def named(group: Group, layers: dict[str, Layer]) -> Group:
 
 
 def why_alone(model: nn.Module, layer: Layer) -> str:
+    if layer.out == 1:
+        return "it has a single channel"
     if layer.groups > 1:
         return "grouped convolution: its channels cannot be cut one by one"
     return "no rule found which layers its channels are coupled with"
@@ -209,29 +208,31 @@ def pair(model: nn.Module, layer: Layer, consumer: Layer, rule: str) -> Group | 
     return Group(layer.name, layer.out, members, rule)
 
 
-def believe(model: nn.Module, example: Inputs, proposals: list[Group], reasons: dict[str, str], tally: Tally) -> dict[str, Group]:
-    """The proposals for which the law holds, tried together first and by halves where they fail together, until time is up."""
-    tally.proposed += len(proposals)
-    waiting, found = [proposals] if proposals else [], {}
+def believe(model: nn.Module, example: Inputs, proposals: list[Group], found: Findings) -> None:
+    """Take the proposals for which the law holds, tried together first and by halves where they fail together, until time is
+    up. Each gets a name of its own: that of another producer where the first is taken."""
+    found.proposed += len(proposals)
+    waiting = [sorted(proposals, key=lambda group: -group.size)] if proposals else []
     while waiting:
         some = waiting.pop(0)
-        if tally.checks and time.monotonic() > tally.end:
-            tally.unchecked += len(some)
-            for name in (name for group in some for name in group.producers):
-                reasons.setdefault(name, "its channels were not checked within the time limit")
+        producers = {name for group in some for name in group.producers}
+        if found.checks and time.monotonic() > found.end:
+            found.unchecked += len(some)
+            found.left_out |= {name: "its channels were not checked within the time limit" for name in producers - found.left_out.keys()}
             continue
-        tally.checks += 1
+        found.checks += 1
         why = lawful(model, example, some)
         if why is None:
-            tally.believed += len(some)
-            found |= {group.name: group for group in some}
+            for group in some:
+                free = [name for name in (group.name, *group.producers) if name not in found.groups]
+                if free:
+                    found.groups[free[0]] = replace(group, name=free[0])
         elif len(some) == 1:
-            tally.refuted += 1
-            reasons |= dict.fromkeys(some[0].producers, why)
+            found.refuted += 1
+            found.left_out |= dict.fromkeys(producers, why)
         else:
             middle = len(some) // 2
             waiting += [some[:middle], some[middle:]]
-    return found
 
 
 def skeleton(model: nn.Module) -> nn.Module:

@@ -55,7 +55,7 @@ def blend(flow: "Flow", operands: list[Tensor], shape: torch.Size) -> Sheets:
 def solid(tensor: Tensor, dims: set[int], total: int) -> bool:
     """Whether a tensor, broadcast to ``total`` dimensions, has numbers of its own along ``dims``."""
     own = {dim - (total - tensor.dim()) for dim in dims}
-    return any(dim >= 0 and tensor.shape[dim] > 1 for dim in own)
+    return any(dim >= 0 and tensor.shape[dim] > 1 and tensor.stride(dim) != 0 for dim in own)
 
 
 def move(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
@@ -184,9 +184,15 @@ def convolution(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any)
     if groups > 1:
         if out is None or (transposed and groups > 1):
             return flow.ledger.freeze(flow.of(x) + own, "grouped transposed convolution")
-        flow.ledger.join(out.view(groups, -1)[:, :1], out.view(groups, -1))
-        flow.ledger.join(given.view(groups, -1), out.view(groups, -1)[:, :1])
-        flow.found.contracted.update(given.tolist())
+        made, taken = out.view(groups, -1), given.view(groups, -1)
+        if flow.balanced and weight.shape[1] > 1:
+            flow.ledger.join(made[:1], made)
+            flow.ledger.join(taken, axis_of(reads, 1, weight.shape))
+            flow.read(axis_of(reads, 1, weight.shape))
+        else:
+            flow.ledger.join(made[:, :1], made)
+            flow.ledger.join(taken, made[:, :1])
+            flow.found.contracted.update(given.tolist())
     else:
         read = axis_of(reads, 0 if transposed else 1, weight.shape)
         flow.ledger.join(given, read)

@@ -77,7 +77,8 @@ class Block:
 @dataclass(frozen=True)
 class Structure:
     """Everything the techniques need to know about a model; no tensors. ``params`` counts the whole model's parameters,
-    those of no layer included; ``macs`` what the layers sum up to."""
+    those of no layer included; ``macs`` what the layers sum up to; ``own`` the parameters that each module holds itself, and
+    ``idle`` those of them that took no part in the run. ``checked`` says how the groups were checked."""
 
     layers: Mapping[str, Layer]
     groups: Mapping[str, Group]
@@ -86,6 +87,9 @@ class Structure:
     left_out: Mapping[str, str] = field(default_factory=dict)
     not_counted: tuple[str, ...] = ()
     params: int = 0
+    own: Mapping[str, int] = field(default_factory=dict)
+    idle: Mapping[str, int] = field(default_factory=dict)
+    checked: str = ""
 
     @property
     def macs(self) -> int:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from autoslim import heads
 from autoslim.errors import Untreatable
-from autoslim.layers import CELLS, CONVOLUTIONS, RECURRENT
+from autoslim.layers import CELLS, CONVOLUTIONS, RECURRENT, TRANSPOSED
 from autoslim.structure import HEADS, Axis, Group
 
 Cut = Mapping[tuple[str, Axis], Tensor]  # (module, axis) -> kept indices, sorted, int64
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -75,7 +75,7 @@ def axis_size(module: nn.Module, axis: Axis) -> int:
     if isinstance(module, nn.Linear):
         return module.out_features if axis == "out" else module.in_features
     if hasattr(module, "out_channels"):
-        return module.out_channels if axis == "out" or is_depthwise(module) else module.in_channels
+        return module.out_channels if axis == "out" else module.in_channels // module.groups if module.groups > 1 else module.in_channels
     if isinstance(module, NORMS):
         return module.num_features
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
@@ -125,7 +125,11 @@ def _keep_tensor(module: nn.Module, axis: Axis, kept: Tensor) -> None:
 
 
 def _keep_conv(module: nn.Module, axis: Axis, kept: Tensor) -> None:
-    flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    flipped = isinstance(module, TRANSPOSED)
+    if module.groups > 1 and axis == "in":
+        _select(module, "weight", kept, 1)  # the same channels of every group
+        module.in_channels = module.groups * len(kept)
+        return
     if module.groups > 1:
         return _keep_grouped(module, kept)
     _select(module, "weight", kept, int((axis == "out") == flipped))
@@ -137,11 +141,12 @@ def _keep_conv(module: nn.Module, axis: Axis, kept: Tensor) -> None:
 
 
 def _keep_grouped(module: nn.Module, kept: Tensor) -> None:
-    """Outputs of whole groups go, and the inputs of these groups with them; depthwise convolutions are the simplest case."""
-    made, read = module.out_channels // module.groups, module.in_channels // module.groups
-    groups = torch.unique(kept // made)
-    if len(groups) * made != len(kept):
-        raise Untreatable("grouped convolution: only whole groups of channels can be cut")
+    """Outputs of whole groups go, and the inputs of these groups with them; depthwise convolutions are the simplest case. Or
+    the same outputs of every group go."""
+    made, read = module.out_channels // module.groups, module.weight.shape[1]
+    groups, counts = torch.unique(kept // made, return_counts=True)
+    if not bool((counts == counts[0]).all()) or counts[0] < made and len(groups) < module.groups:
+        raise Untreatable("grouped convolution: only whole groups, or the same channels of every group, can be cut")
     _select(module, "weight", kept, 0)
     _select(module, "bias", kept, 0)
     module.groups, module.in_channels, module.out_channels = len(groups), len(groups) * read, len(kept)
@@ -227,7 +232,7 @@ def _keep_cell(module: nn.RNNCellBase, axis: Axis, kept: Tensor) -> None:
 
 
 _CUTTERS: tuple[tuple[tuple[type, ...], Callable], ...] = (
-    ((*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _keep_conv),
+    ((*CONVOLUTIONS, *TRANSPOSED), _keep_conv),
     ((nn.Linear,), _keep_linear),
     (NORMS, _keep_norm),
     ((nn.GroupNorm,), _keep_group_norm),
@@ -262,7 +267,7 @@ def silence(model: nn.Module, group: Group, gone: Tensor) -> None:
 
 def _silence_axis(module: nn.Module, axis: Axis, spots: Tensor) -> None:
     """Zero what a module reads ("in") or writes at ``spots`` of one axis."""
-    flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    flipped = isinstance(module, TRANSPOSED)
     if ":" in axis:
         attribute, _, dim = axis.rpartition(":")
         _zero(module, attribute, spots, int(dim))

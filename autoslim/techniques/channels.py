@@ -13,7 +13,7 @@ from autoslim.engine import Draft
 from autoslim.errors import UserError
 from autoslim.importance import keep_best
 from autoslim.interfaces import Unit
-from autoslim.structure import Structure
+from autoslim.structure import HEADS, Structure
 
 
 class Member:
@@ -32,7 +32,7 @@ class Member:
         return {
             group.name: Unit(group.name, tuple(dict.fromkeys(group.producers)), {"size": group.size})
             for group in structure.groups.values()
-            if group.size > 1
+            if group.size > 1 and group.kind != HEADS
         }
 
     def effective(self, unit: Unit, value: Any) -> int | None:
