@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim.inputs import Inputs, call, tensors
-from autoslim.layers import COUNTED
+from autoslim.layers import NORMS
 from autoslim.structure import Block, Layer
 
 #: largest relative difference between a silenced block's output and its input; leaves room for a normalisation after the
@@ -76,16 +76,22 @@ def is_residual(module: nn.Module, source: tuple, output: Any) -> bool:
     single = isinstance(output, Tensor) or isinstance(output, tuple) and len(output) == 1
     if not single or len(produced) != 1:
         return False
+    scale = args[0].norm().clamp_min(1e-12)
     for with_norms in (True, False):
-        silent = copy.deepcopy(module)
-        for part in silent.modules():
-            norm = with_norms and isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
-            if isinstance(part, COUNTED) or norm:
-                for parameter in part.parameters():
-                    parameter.data.zero_()
         with torch.no_grad():
-            got = tensors(silent(*args, **kwargs))[0]
-        scale = args[0].norm().clamp_min(1e-12)
+            got = tensors(muted(module, with_norms)(*args, **kwargs))[0]
         if float((got - args[0]).norm() / scale) < NEARLY_IDENTITY and float(args[0].norm()) > 0:
             return True
     return False
+
+
+def muted(module: nn.Module, with_norms: bool) -> nn.Module:
+    """A copy whose weights are zero; those of batch norms only if told so, those of other norms never. Other tensors are shared."""
+    shared = {id(value): value for value in (*module.parameters(), *module.buffers())}
+    silent = copy.deepcopy(module, shared)
+    for part in silent.modules():
+        batch = isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+        if batch and with_norms or not isinstance(part, NORMS) and "Norm" not in type(part).__name__:
+            for name, value in list(part.named_parameters(recurse=False)):
+                setattr(part, name, nn.Parameter(torch.zeros_like(value), requires_grad=False))
+    return silent

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from autoslim import surgery
 from autoslim.inputs import Inputs, call, tensors
-from autoslim.layers import RECURRENT
-from autoslim.structure import Group
+from autoslim.layers import CELLS, RECURRENT, TRANSPOSED
+from autoslim.structure import HEADS, Group
 
 
 def keep_best(model: nn.Module, moments: Mapping[str, Tensor], group: Group, count: int) -> Tensor:
@@ -31,7 +31,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
     def watch(name: str, channels: int) -> Any:
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             x = tensors((args, kwargs))[0].detach()
-            last = isinstance(module, (nn.Linear, *RECURRENT))
+            last = isinstance(module, (nn.Linear, *RECURRENT, *CELLS))
             if x.shape[-1 if last else 1] != channels:
                 return
             flat = (x.reshape(-1, channels) if last else x.transpose(0, 1).flatten(1).t()).double()
@@ -43,7 +43,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
     handles = []
     for name, module in model.named_modules():
         channels = getattr(module, "in_features", None) or getattr(module, "in_channels", None) or getattr(module, "input_size", None)
-        if isinstance(module, (nn.Linear, *RECURRENT)) or hasattr(module, "out_channels"):
+        if isinstance(module, (nn.Linear, *RECURRENT, *CELLS)) or hasattr(module, "out_channels"):
             handles.append(module.register_forward_hook(watch(name, channels), with_kwargs=True))
     try:
         with torch.no_grad():
@@ -56,7 +56,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
 
 
 def importance(model: nn.Module, moments: Mapping[str, Tensor], group: Group) -> Tensor:
-    """(size,) one score per root channel; larger is more important."""
+    """(size,) one score per root channel; larger is more important. Only where no reader's inputs are known do norms decide."""
     total = torch.zeros(group.size, dtype=torch.float64)
     own = torch.zeros(group.size, dtype=torch.float64)
     for member in group.members:
@@ -66,34 +66,51 @@ def importance(model: nn.Module, moments: Mapping[str, Tensor], group: Group) ->
             continue  # removed with its block
         squares = moments.get(member.module)
         if member.axis == "in" and squares is not None:
-            energy = column_norms(module) * squares
+            energy = column_norms(module, squares)
             total += torch.stack([energy[list(spots)].sum() for spots in member.positions])
-        elif member.axis != "in" and (norms := row_norms(module)) is not None:
+        elif (norms := axis_norms(module, member.axis)) is not None:
             share = torch.stack([norms[list(spots)].sum() for spots in member.positions])
             own += share / share.mean().clamp_min(1e-30)
     return total if bool(total.any()) else own
 
 
-def column_norms(module: nn.Module) -> Tensor:
-    """Squared norm of the weights that read each input channel, (inputs,)."""
-    if isinstance(module, RECURRENT):
-        weights = [value for name, value in module.named_parameters() if name.startswith("weight_ih_l0")]
-        return sum(weight.detach().double().square().sum(0) for weight in weights)
+def axis_norms(module: nn.Module, axis: str) -> Tensor | None:
+    """Squared norm of the weights at each index of one axis; None for kinds that have no weights there."""
+    if ":" in axis:
+        name, _, dim = axis.rpartition(":")
+        value = getattr(module, name).detach().double()
+        return value.square().movedim(int(dim), 0).flatten(1).sum(1) if value.dim() > 1 else None
+    if axis == HEADS:
+        return None
+    return column_norms(module) if axis == "in" else row_norms(module)
+
+
+def column_norms(module: nn.Module, squares: Tensor | None = None) -> Tensor:
+    """Squared norm of the weights that read each input channel, (inputs,), each times E[x^2] of the channel if ``squares`` are
+    given. A grouped convolution reads the same channel of every group: (inputs / groups,)."""
+    if isinstance(module, (*RECURRENT, *CELLS)):
+        weights = [value for name, value in module.named_parameters() if name in ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")]
+        found = sum(weight.detach().double().square().sum(0) for weight in weights)
+        return found if squares is None else found * squares
     weight = module.weight.detach().double().square()
-    if surgery.is_depthwise(module):
-        return weight.flatten(1).sum(1)
-    flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    return weight.flatten(1).sum(1) if flipped else weight.transpose(0, 1).flatten(1).sum(1)
+    groups = getattr(module, "groups", 1)
+    if isinstance(module, TRANSPOSED):
+        found = weight.flatten(1).sum(1)[None]
+    else:
+        found = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
+        found = found.unflatten(0, (groups, -1)).sum(1)  # (groups, inputs / groups)
+    return (found if squares is None else found * squares.view(found.shape)).sum(0)
 
 
 def row_norms(module: nn.Module) -> Tensor | None:
     """Squared norm of the weights that write each output channel, (outputs,); None for kinds that write none."""
-    if isinstance(module, RECURRENT):
-        gates = surgery.GATES[type(module).__name__]
+    if isinstance(module, (*RECURRENT, *CELLS)):
+        gates = surgery.gates(module)
         rows = [v.detach().double().square().sum(1) for n, v in module.named_parameters() if n.startswith("weight_ih")]
         return torch.stack([row.view(gates, -1).sum(0) for row in rows]).sum(0)
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return module.weight.detach().double().square().sum(0)
     if isinstance(module, nn.Linear) or hasattr(module, "out_channels"):
         weight = module.weight.detach().double().square()
-        flipped = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-        return (weight.transpose(0, 1) if flipped else weight).flatten(1).sum(1)
+        return (weight.transpose(0, 1) if isinstance(module, TRANSPOSED) else weight).flatten(1).sum(1)
     return None

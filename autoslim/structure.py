@@ -59,6 +59,11 @@ class Group:
         return tuple(member.module for member in self.members if not member.reads and member.axis != HEADS)
 
     @property
+    def width(self) -> int:
+        """The fewest channels of a layer that one root channel stands for: more than one where whole groups are cut."""
+        return min((len(member.positions[0]) for member in self.members if not member.reads and member.axis != HEADS), default=1)
+
+    @property
     def kind(self) -> str:
         """"heads" where whole attention heads are removed, else "channels"."""
         return HEADS if any(member.axis == HEADS for member in self.members) else "channels"

@@ -192,8 +192,12 @@ def _keep_prelu(module: nn.PReLU, axis: Axis, kept: Tensor) -> None:
 
 def gate_rows(module: nn.RNNBase, kept: Tensor) -> Tensor:
     """Row indices of the kept hidden units in every gate block of a recurrent weight."""
-    gates = GATES[type(module).__name__.removesuffix("Cell")]
-    return torch.cat([kept + gate * module.hidden_size for gate in range(gates)])
+    return torch.cat([kept + gate * module.hidden_size for gate in range(gates(module))])
+
+
+def gates(module: nn.Module) -> int:
+    """How many gates a recurrent layer or cell has."""
+    return next(count for name, count in GATES.items() if type(module).__name__.startswith(name))
 
 
 def _keep_recurrent(module: nn.RNNBase, axis: Axis, kept: Tensor) -> None:

@@ -75,6 +75,8 @@ ZOO = {
     "gru": lambda: (seeded(Recurrent), noise(1, 7, 12)),
 }
 
+ZOO["attention"] = lambda: (seeded(PreNorm, heads=4), noise(1, 5, 6))
+
 
 class Dense(nn.Module):
     """Concatenation: one layer reads two groups."""
@@ -164,9 +166,9 @@ class PreNorm(nn.Module):
     """Two pre-norm Transformer blocks."""
 
     class Block(nn.Module):
-        def __init__(self, width=16):
+        def __init__(self, width=16, heads=2):
             super().__init__()
-            self.norm1, self.attention = nn.LayerNorm(width), nn.MultiheadAttention(width, 2, batch_first=True)
+            self.norm1, self.attention = nn.LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
             self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 32), nn.Linear(32, width)
 
         def forward(self, x):
@@ -174,9 +176,10 @@ class PreNorm(nn.Module):
             x = x + self.attention(y, y, y, need_weights=False)[0]
             return x + self.down(F.gelu(self.up(self.norm2(x))))
 
-    def __init__(self):
+    def __init__(self, heads=2):
         super().__init__()
-        self.embed, self.blocks, self.head = nn.Linear(6, 16), nn.ModuleList([self.Block(), self.Block()]), nn.Linear(16, 4)
+        self.embed, self.head = nn.Linear(6, 16), nn.Linear(16, 4)
+        self.blocks = nn.ModuleList([self.Block(heads=heads), self.Block(heads=heads)])
 
     def forward(self, x):
         x = self.embed(x)

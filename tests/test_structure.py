@@ -105,6 +105,13 @@ def test_what_is_not_counted_is_named(structures):
 def reading_nothing(model, group, gone):
     """A copy whose consumers find zeros where the removed channels were: a second way to say what surgery.silence does."""
     twin = copy.deepcopy(model)
+    if group.kind == "heads":  # a head whose values are zero says nothing
+        member = next(member for member in group.members if member.axis == "in_proj_weight:0")
+        module = twin.get_submodule(member.module)
+        spots = [spot for head in gone.tolist() for spot in member.positions[head] if spot >= 2 * module.embed_dim]
+        module.in_proj_weight.data[spots] = 0
+        module.in_proj_bias.data[spots] = 0
+        return twin
     for member in group.members:
         module = twin.get_submodule(member.module)
         if member.axis == "hidden":
@@ -161,11 +168,16 @@ EXPECTED = {
     "dense": {"a": {"a"}, "b": {"b"}, "c": {"c"}},
     "depthwise": {"up": {"up", "dw", "bn"}, "down": {"down"}},
     "flat": {"conv": {"conv"}, "fc": {"fc"}},
-    "grouped": {"b": {"b"}},
+    "grouped": {"a": {"a", "g"}, "b": {"b"}},
     "gru": {"rnn": {"rnn"}},
     "bilstm": {"rnn": {"rnn"}},
     "shared": {"up": {"up"}, "down": {"down"}},
-    "prenorm": {"blocks.0.up": {"blocks.0.up"}, "blocks.1.up": {"blocks.1.up"}},
+    "prenorm": {
+        "blocks.0.up": {"blocks.0.up"},
+        "blocks.1.up": {"blocks.1.up"},
+        "blocks.0.attention": {"blocks.0.attention"},
+        "blocks.1.attention": {"blocks.1.attention"},
+    },
 }
 
 
@@ -201,10 +213,37 @@ def test_parameters_after_a_cut_of_a_bidirectional_lstm_equal_a_hand_count(struc
     assert sum(p.numel() for p in cut.parameters()) == 2 * (32 * (12 + 8) + 64) + 2 * (32 * (16 + 8) + 64) + 16 * 4 + 4
 
 
-def test_a_grouped_convolution_is_left_out_and_named(structures):
-    _, _, structure = structures("grouped")
-    assert structure.left_out["g"] == "grouped convolution: its channels cannot be cut one by one"
-    assert "a" in structure.left_out, "its channels are those of the grouped convolution"
+def test_a_grouped_convolution_loses_whole_groups(structures):
+    """Two of four groups of four channels go, with the layer before: parameters by hand."""
+    model, example, structure = structures("grouped")
+    assert structure.groups["a"].size == 4
+    cut = engine.compress(model, Recipe.of([Step("channels", "a", 2)]), [example], structure=structure).model
+    assert (cut.a.out_channels, cut.g.groups, cut.g.in_channels, cut.g.out_channels, cut.b.in_channels) == (8, 2, 8, 8, 8)
+    assert sum(p.numel() for p in cut.parameters()) == (8 * 27 + 8) + (8 * 4 * 9 + 8) + (24 * 8 + 24) + 100
+
+
+def test_heads_are_removed_whole_and_counted_by_hand(structures):
+    """One of two heads of 8 channels: query, key and value lose 8 rows each, the projection 8 columns."""
+    model, example, structure = structures("prenorm")
+    draft = engine.compress(model, Recipe.of([Step("heads", "blocks.0.attention", 1)]), [example], structure=structure)
+    attention = draft.model.blocks[0].attention
+    assert sum(p.numel() for p in attention.parameters()) == 3 * (8 * 16 + 8) + (16 * 8 + 16)
+    before, after = structure.layers["blocks.0.attention"].macs, layers.trace(draft.model, example)[0]["blocks.0.attention"].macs
+    assert (before, after) == (5 * 4 * 16 * 16 + 2 * 5 * 5 * 16, 5 * 4 * 16 * 8 + 2 * 5 * 5 * 8)
+
+
+@pytest.mark.parametrize("name", ["residual", "dense", "depthwise", "flat", "shared"])
+def test_groups_are_those_of_torch_pruning_where_it_has_any(structures, name):
+    """Its graph, built from gradients, is another way to the same groups."""
+    model, example, structure = structures(name)
+    other, trouble = groups.by_torch_pruning(groups.traceable(model), example, 20.0)
+    assert not trouble
+
+    def plain(group):
+        return {(member.module, member.axis, member.positions) for member in group.members}
+
+    theirs = [plain(group) for group in other if set(group.producers) <= {m for g in structure.groups.values() for m in g.producers}]
+    assert [plain(group) in theirs for group in structure.groups.values()] == [True] * len(structure.groups)
 
 
 def test_tied_weights_are_named_and_their_axis_is_left_alone(structures):
@@ -246,18 +285,54 @@ def test_time_limit_ends_a_busy_loop_and_not_what_comes_after():
     busy(0.15)
 
 
-def test_a_tracer_that_takes_too_long_leaves_the_other_rules(structures, monkeypatch):
+def test_where_the_flow_fails_torch_pruning_is_asked_and_then_neighbours(structures, monkeypatch):
     import torch_pruning
 
-    def forever(*args, **kwargs):
-        while True:
-            pass
+    def broken(*args, **kwargs):
+        raise RuntimeError("no such operation")
 
-    monkeypatch.setattr(torch_pruning.DependencyGraph, "build_dependency", forever)
+    monkeypatch.setattr(groups.flow, "follow", broken)
     model, example, _ = structures("flat")
-    found, left_out = groups.find(model, example, layers.trace(model, example)[0], seconds=0.1)
-    assert {group.name: group.found_by for group in found.values()} == {"fc": "consecutive pair"}
-    assert left_out["conv"] == "Torch-Pruning took longer than 0.1 s"
+    ran = layers.trace(model, example)[0]
+    found = groups.find(model, example, ran)
+    assert {group.name: group.found_by for group in found.groups.values()} == {"conv": "torch-pruning", "fc": "torch-pruning"}
+    monkeypatch.setattr(torch_pruning.DependencyGraph, "build_dependency", broken)
+    found = groups.find(model, example, ran)
+    assert {group.name: group.found_by for group in found.groups.values()} == {"fc": "consecutive pair"}
+    assert found.left_out["conv"] == (
+        "the flow of channels was not found (RuntimeError: no such operation); Torch-Pruning failed (RuntimeError: no such operation)"
+    )
+
+
+def test_time_ends_the_checks_and_what_was_not_checked_is_said(structures, monkeypatch):
+    model, example, structure = structures("residual")
+    real, calls = groups.lawful, []
+
+    def slow(model, example, some):
+        calls.append(len(some))
+        time.sleep(0.3)
+        return "no" if len(calls) == 1 else real(model, example, some)
+
+    monkeypatch.setattr(groups, "lawful", slow)
+    found = groups.find(model, example, layers.trace(model, example)[0], seconds=0.25)
+    assert calls == [len(structure.groups)], "one check is always made, and none after the limit"
+    assert not found.groups
+    assert found.unchecked == len(structure.groups)
+    assert found.left_out["stem"] == "its channels were not checked within the time limit"
+    assert str(found) == "3 groups proposed, 0 hold, 0 do not, 3 not checked in time; 1 checks"
+
+
+def test_a_false_proposal_is_refuted_and_the_others_are_kept(structures):
+    """A group that forgets a reader breaks no other."""
+    model, example, structure = structures("residual")
+    good = list(structure.groups.values())
+    stem = structure.groups["stem"]
+    lie = groups.Group("head", stem.size, tuple(m for m in stem.members if m.module != "blocks.1.conv1"), "lie")
+    found = groups.Findings(time.monotonic() + 20)
+    groups.believe(model, example, [group for group in good if group.name != "stem"] + [lie], found)
+    assert set(found.groups) == {group.name for group in good} - {"stem"}
+    assert found.refuted == 1
+    assert found.left_out["stem"].startswith("its channels cannot be cut")
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Structured pruning: remove whole channels or neurons of a group of coupled layers.
 
 Value: how many channels the group keeps (an integer), or, in a search space, the share it keeps (a float in (0, 1]), which
-is rounded up to a multiple of ``round_to``: kernels work in steps, and odd counts were measured slower than more channels.
+is rounded up so that every layer keeps a multiple of ``round_to``: kernels work in steps, and odd counts were measured slower than more channels.
 Which channels stay is decided by their importance (importance.py).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ class Member:
     def units(self, structure: Structure) -> dict[str, Unit]:
         """One unit per group, named after its root layer."""
         return {
-            group.name: Unit(group.name, tuple(dict.fromkeys(group.producers)), {"size": group.size})
+            group.name: Unit(group.name, tuple(dict.fromkeys(group.producers)), {"size": group.size, "width": group.width})
             for group in structure.groups.values()
             if group.size > 1 and group.kind != HEADS
         }
@@ -46,7 +47,8 @@ class Member:
         if count:
             kept = value
         else:
-            kept = -(-round(size * float(value), 6) // self.round_to) * self.round_to
+            step = self.round_to // math.gcd(self.round_to, unit.facts.get("width", 1))
+            kept = -(-round(size * float(value), 6) // step) * step
         kept = int(max(1, min(size, kept)))
         return None if kept == size else kept
 

@@ -6,6 +6,7 @@ blocks, and starts from the teacher's kept weights, as in Minitron (Muralidharan
 in recovery (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from autoslim.engine import Draft
 from autoslim.errors import Untreatable, UserError
 from autoslim.importance import keep_best
 from autoslim.interfaces import Unit
-from autoslim.structure import Structure
+from autoslim.structure import HEADS, Structure
 
 ALLOWED = '{"width": share, "depth": share} with shares in (0, 1], or {"builder": name}'
 
@@ -59,7 +60,8 @@ class Member:
             draft.replace(name, Skip(draft.structure.blocks[name].as_tuple))
         chosen = []
         for group in draft.structure.groups.values():
-            kept = min(group.size, -(-round(group.size * width, 6) // self.round_to) * self.round_to)
+            step = 1 if group.kind == HEADS else self.round_to // math.gcd(self.round_to, group.width)
+            kept = min(group.size, -(-round(group.size * width, 6) // step) * step)
             if kept < group.size:
                 chosen.append((group, keep_best(draft.model, draft.moments, group, int(kept))))
         if not chosen and depth == 1:

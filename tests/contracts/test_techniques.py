@@ -105,8 +105,8 @@ def test_every_value_works_or_says_why_and_spares_the_callers_model(name, tiny):
             changed += not untouched
         assert same(model.state_dict(), before)
         assert model.training is training
-    if net == "residual":
-        assert changed == len(member.values) - 1, "a residual network is changed by every value of every technique"
+    if net == ("attention" if name == "heads" else "residual"):
+        assert changed == len(member.values) - 1, "some network is changed by every value of every technique"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,143 @@
+"""Every family of small networks: what structural techniques reach, that they really shrink it, and that counts are true."""
+
+import pytest
+import torch
+import zoo
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+from autoslim import coverage, heads, layers, plugins
+from autoslim.engine import compress
+from autoslim.inputs import call, distance
+from autoslim.recipe import Recipe, Step
+
+
+@pytest.fixture(scope="module", params=sorted(zoo.SMALL))
+def network(request):
+    """(name, network, example, least share, structure)."""
+    build, example, least = zoo.SMALL[request.param]
+    torch.manual_seed(0)
+    model = build().eval()
+    return request.param, model, example, least, coverage.analyse(model, example)
+
+
+def shrunk(structure, share):
+    """The recipe that keeps ``share`` of every group."""
+    steps = []
+    for name, options in (("channels", {"round_to": 1}), ("heads", {})):
+        technique = plugins.load("techniques", name, **options)
+        units = technique.units(structure).items()
+        steps += [Step(name, unit, kept) for unit, told in units if (kept := technique.effective(told, share)) is not None]
+    return Recipe.of(steps)
+
+
+def test_channels_and_heads_reach_the_network_and_halve_its_macs(network):
+    name, model, example, least, structure = network
+    assert coverage.reach(structure)["params_share"] >= least
+    draft = compress(model, shrunk(structure, 0.25), [example], structure=structure)
+    before, after = layers.count(model, example), layers.count(draft.model, example)
+    assert after[1] <= 0.5 * before[1]
+    assert after[0] < before[0]
+
+
+def test_what_is_left_alone_has_a_reason_that_people_can_read(network):
+    _, _, _, _, structure = network
+    covered = {member.module for group in structure.groups.values() for member in group.members if not member.reads}
+    assert set(structure.left_out) >= structure.layers.keys() - covered
+    assert all(why and "\n" not in why and "Traceback" not in why for why in structure.left_out.values())
+
+
+def test_macs_are_those_of_pytorchs_own_counter(network):
+    """It knows no recurrent layers, and no attention on the CPU; for the latter it is given its own formula for other devices."""
+    name, model, example, _, structure = network
+    if any(kind in ("LSTM", "GRU") for kind in (layer.kind for layer in structure.layers.values())):
+        pytest.skip("PyTorch's counter does not know recurrent layers")
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    formula = {attention: lambda q, k, v, *rest, out_shape=None, **options: sdpa_flop_count(q, k, v)}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formula) as counter:
+            call(model, example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    assert 2 * structure.macs == counter.get_total_flops()
+
+
+def test_idle_parameters_are_named_and_not_counted_as_left():
+    model = zoo.Keywords()
+    model.spare = torch.nn.Linear(100, 100)
+    structure = coverage.analyse(model.eval(), zoo.SMALL["keywords"][1])
+    assert structure.idle == {"spare": 10100}
+    assert coverage.reach(structure) == {"params_share": 1.0, "macs_share": 1.0, "idle_params": 10100}
+
+
+# -- attention with fewer heads: with all heads it is what it replaces -----------------------------------------------------
+
+MASKS = {
+    "none": {},
+    "no weights": {"need_weights": False},
+    "padding": {"key_padding_mask": torch.tensor([[False] * 4 + [True] * 2, [False] * 6])},
+    "causal": {"attn_mask": torch.nn.Transformer.generate_square_subsequent_mask(6), "need_weights": False},
+    "boolean": {"attn_mask": torch.ones(6, 6).triu(1).bool(), "average_attn_weights": False},
+    "per head": {"attn_mask": torch.randn(8, 6, 6)},
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_slim_attention_with_all_heads_is_multihead_attention(masks, batch_first):
+    torch.manual_seed(0)
+    original = torch.nn.MultiheadAttention(16, 4, batch_first=batch_first).eval()
+    torch.nn.init.normal_(original.in_proj_bias)
+    x = torch.randn(2, 6, 16) if batch_first else torch.randn(6, 2, 16)
+    with torch.no_grad():
+        expected = original(x, x, x, **MASKS[masks])
+        heads.keep(original, torch.arange(4))
+        got = original(x, x, x, **MASKS[masks])
+    torch.testing.assert_close(got[0], expected[0], rtol=1e-4, atol=1e-5)
+    assert (got[1] is None) == (expected[1] is None)
+    if got[1] is not None:
+        torch.testing.assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_slim_attention_takes_other_keys_and_no_batch():
+    torch.manual_seed(0)
+    original = torch.nn.MultiheadAttention(16, 4, kdim=10, vdim=12, batch_first=True).eval()
+    query, key, value = torch.randn(5, 16), torch.randn(7, 10), torch.randn(7, 12)
+    with torch.no_grad():
+        expected = original(query, key, value)
+        heads.keep(original, torch.arange(4))
+        got = original(query, key, value)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [[0, 0], [2, 2], [2, 0], [0, 1]])
+@pytest.mark.parametrize("size", [(8, 8), (10, 7), (4, 9), (3, 3)])
+def test_slim_windows_with_all_heads_are_torchvisions(shift, size):
+    torch.manual_seed(0)
+    module = ShiftedWindowAttention(12, [4, 4], shift, 3).eval()
+    torch.nn.init.normal_(module.relative_position_bias_table)
+    x = torch.randn(2, *size, 12)
+    with torch.no_grad():
+        expected = module(x)
+        heads.keep(module, torch.arange(3))
+        assert distance(module(x), expected) < 1e-5
+
+
+def test_a_module_that_does_not_say_how_many_heads_it_has_is_untreatable():
+    with pytest.raises(heads.Untreatable, match="Linear has no attribute for its number of heads"):
+        heads.number(torch.nn.Linear(2, 2))
+
+
+def test_the_fused_layer_of_pytorch_does_not_read_cut_attention():
+    """nn.TransformerEncoderLayer takes a fused operation in inference, which would read a square of weights."""
+    build, example, _ = zoo.SMALL["post-norm"]
+    torch.manual_seed(0)
+    model = build().eval()
+    structure = coverage.analyse(model, example)
+    name = next(group.name for group in structure.groups.values() if group.kind == "heads")
+    draft = compress(model, Recipe.of([Step("heads", name, 2)]), [example], structure=structure)
+    with torch.no_grad():
+        assert draft.model(example).shape == model(example).shape
