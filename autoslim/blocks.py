@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim.inputs import Inputs, call, tensors
-from autoslim.layers import NORMS
+from autoslim.layers import NORMS, stepwise
 from autoslim.structure import Block, Layer
 
 #: largest relative difference between a silenced block's output and its input; leaves room for a normalisation after the
@@ -61,7 +61,7 @@ def observe(model: nn.Module, example: Inputs) -> dict[str, tuple[tuple, Any]]:
         if name and any(True for _ in module.children()) and not isinstance(module, nn.MultiheadAttention):
             handles.append(module.register_forward_hook(watch(name), with_kwargs=True))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), stepwise():
             call(model, example)
     finally:
         for handle in handles:
@@ -78,7 +78,7 @@ def is_residual(module: nn.Module, source: tuple, output: Any) -> bool:
         return False
     scale = args[0].norm().clamp_min(1e-12)
     for with_norms in (True, False):
-        with torch.no_grad():
+        with torch.no_grad(), stepwise():
             got = tensors(muted(module, with_norms)(*args, **kwargs))[0]
         if float((got - args[0]).norm() / scale) < NEARLY_IDENTITY and float(args[0].norm()) > 0:
             return True

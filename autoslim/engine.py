@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autoslim import plugins
 from autoslim.coverage import analyse
 from autoslim.errors import Untreatable, UserError
+from autoslim.heads import unfuse
 from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, call, shapes
 from autoslim.recipe import Recipe
@@ -46,6 +47,7 @@ class Draft:
         parent, _, leaf = name.rpartition(".")
         setattr(self.model.get_submodule(parent), leaf, module.eval())
         self.replaced.add(name)
+        unfuse(self.model)
 
     def parts(self, name: str) -> Iterator[tuple[str, nn.Module]]:
         """(full name, module) of the layers with a weight that now stand where layer ``name`` stood."""

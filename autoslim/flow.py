@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from autoslim.inputs import Inputs, call, tensors
 from autoslim.labels import FIXED, Ledger, Sheets, along, compact, merged, names, varying, vector
-from autoslim.layers import CELLS, RECURRENT
+from autoslim.layers import CELLS, RECURRENT, stepwise
 
 LEAVES = "its channels leave the model as output"
 
@@ -58,16 +58,11 @@ def follow(model: nn.Module, example: Inputs, balanced: bool = False) -> Found:
     """Run ``model`` once on ``example``. Hooks are removed again; nothing is changed. ``balanced``: grouped convolutions lose the
     same channels in each group, as a channel shuffle needs, instead of whole groups."""
     flow = Flow(model, balanced)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one closed operation for a whole layer would hide what is inside
-    try:
-        with torch.no_grad(), flow.watching(model):
-            with flow:
-                output = call(model, example)
+    with torch.no_grad(), stepwise(), flow.watching(model):
+        with flow:
+            output = call(model, example)
         for tensor in tensors(output):
             flow.ledger.freeze(flow.of(tensor), LEAVES)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
     return flow.found
 
 

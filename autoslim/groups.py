@@ -22,7 +22,7 @@ from torch import nn
 from autoslim import coupling, flow, surgery
 from autoslim.errors import Untreatable
 from autoslim.inputs import Inputs, call, close, split
-from autoslim.layers import CONVOLUTIONS, RECURRENT
+from autoslim.layers import CONVOLUTIONS, RECURRENT, stepwise
 from autoslim.structure import Group, Layer, Member
 
 TOLERANCE = 1e-3
@@ -251,7 +251,7 @@ def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None
             surgery.silence(silenced, group, gone)
             chosen.append((group, torch.tensor(sorted(set(range(group.size)) - set(gone.tolist())))))
         surgery.apply(cut, surgery.plan(chosen, cut))
-        with torch.no_grad():
+        with torch.no_grad(), stepwise():
             expected, got = call(silenced, example), call(cut, example)
         if not close(got, expected, TOLERANCE):
             return "its channels are read somewhere that no rule accounts for, or leave the model as output"

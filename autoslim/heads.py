@@ -32,7 +32,6 @@ def keep(module: nn.Module, kept: Tensor) -> None:
         if module.bias_k is not None or module.add_zero_attn:
             raise Untreatable("attention with extra keys")
         module.__class__ = SlimAttention
-        module._qkv_same_embed_dim = False  # keeps the fused operation of nn.TransformerEncoderLayer away
     elif type(module).__name__ == "ShiftedWindowAttention":
         module.head_dim = module.qkv.out_features // 3 // len(kept)
         module.__class__ = SlimWindowAttention
@@ -43,6 +42,20 @@ def keep(module: nn.Module, kept: Tensor) -> None:
     for name in COUNTS:
         if getattr(module, name, None) == before:
             setattr(module, name, len(kept))
+
+
+def unfuse(model: nn.Module) -> None:
+    """Make nn.TransformerEncoderLayer compute step by step where a part of it is no longer the one that its fused operation, and
+    the packing of padded batches, expect."""
+    plain = {"self_attn": nn.MultiheadAttention, "linear1": nn.Linear, "linear2": nn.Linear}
+    changed = set()
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and any(type(getattr(module, name)) is not kind for name, kind in plain.items()):
+            module.activation_relu_or_gelu = 0  # "another activation": the fused operation is for these two
+            changed.add(module)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and not changed.isdisjoint(module.layers):
+            module.use_nested_tensor = False
 
 
 def split(x: Tensor, heads: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoslim import surgery
 from autoslim.inputs import Inputs, call, tensors
-from autoslim.layers import CELLS, RECURRENT, TRANSPOSED
+from autoslim.layers import CELLS, RECURRENT, TRANSPOSED, stepwise
 from autoslim.structure import HEADS, Group
 
 
@@ -46,7 +46,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
         if isinstance(module, (nn.Linear, *RECURRENT, *CELLS)) or hasattr(module, "out_channels"):
             handles.append(module.register_forward_hook(watch(name, channels), with_kwargs=True))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), stepwise():
             for inputs in samples:
                 call(model, inputs)
     finally:

@@ -1,5 +1,7 @@
 """Which weighted layers a model runs, in which order, with which parameters and multiply-accumulates."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -68,11 +70,22 @@ def trace(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tuple[st
     """
     counter = Counter(model, max(batch_size(example), 1))
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), stepwise(), counter:
             call(model, example)
     finally:
         counter.remove()
     return counter.found, uncounted(model, counter.found)
+
+
+@contextmanager
+def stepwise() -> Iterator[None]:
+    """PyTorch's Transformer layers compute step by step inside, not by one fused operation that hides and packs what it computes."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class Counter(TorchDispatchMode):
@@ -127,7 +140,9 @@ class Counter(TorchDispatchMode):
             owned = [self.owners[tensor.untyped_storage().data_ptr()] for tensor in tensors(args) if self.holds(tensor)]
             # the registry's formulas take shapes and count an addition and a multiplication as two
             macs = formula(*args, **(kwargs or {}), out_val=output) // 2
-            self.add(owned[0] if owned else self.stack[-1], macs, int(bool(owned)))
+            name = owned[0] if owned else self.stack[-1]
+            self.add(name, macs, int(bool(owned)))
+            self.found[name] = replace(self.found[name], called=not owned)
         return output
 
     def holds(self, tensor: Tensor) -> bool:

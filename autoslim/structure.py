@@ -13,7 +13,8 @@ HEADS = "heads"
 class Layer:
     """One weighted module that ran on the example. Counts are for one sample (a batch of one).
 
-    ``kind`` is the class name; ``out`` the number of output channels; ``kernel`` the convolution's kernel size, () otherwise.
+    ``kind`` is the class name; ``out`` the number of output channels; ``kernel`` the convolution's kernel size, () otherwise;
+    ``called`` is false where other code reads the weights without calling the module.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Layer:
     groups: int = 1
     calls: int = 1
     order: int = 0
+    called: bool = True
 
 
 @dataclass(frozen=True)

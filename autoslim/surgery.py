@@ -49,6 +49,7 @@ def apply(model: nn.Module, cut: Cut) -> None:
         if any(value is not values[0] for value in values) and all(torch.equal(value, values[0]) for value in values):
             for module, attribute in owners:
                 setattr(module, attribute, values[0])
+    heads.unfuse(model)
 
 
 def places(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:

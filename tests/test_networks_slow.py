@@ -1,9 +1,13 @@
 """Real architectures: analysed, compressed, exported, agreeing with PyTorch; none ends in a trace."""
 
+import time
+
 import pytest
 import torch
 import torchvision
+import zoo
 from torch import nn
+from torchvision.models.swin_transformer import SwinTransformer
 
 from autoslim import coverage, plugins
 from autoslim.engine import compress
@@ -41,40 +45,59 @@ class Encoder(nn.Module):
 
 
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-NETWORKS = {
+OPTIONS = {"googlenet": {"init_weights": False}, "vit_b_16": {"image_size": 64, "num_layers": 3}}
+#: analysed and cut; of each family the smaller network
+TORCHVISION = """resnet18 resnet50 mobilenet_v2 mobilenet_v3_small efficientnet_b0 densenet121 shufflenet_v2_x1_0 regnet_y_400mf squeezenet1_0
+vgg16_bn googlenet convnext_tiny vit_b_16 swin_t""".split()
+#: exported as well: name -> (network, example)
+EXPORTED = {
     **{
-        name: (lambda name=name: torchvision.models.get_model(name), IMAGE, least)
-        for name, least in (
-            ("resnet18", 0.9),
-            ("mobilenet_v2", 0.6),
-            ("vgg11_bn", 0.9),
-            ("squeezenet1_0", 0.5),
-            ("densenet121", 0.8),
-            ("shufflenet_v2_x0_5", 0.0),
-        )
+        name: (lambda name=name: torchvision.models.get_model(name, **OPTIONS.get(name, {})), IMAGE)
+        for name in ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "regnet_y_400mf", "vit_b_16")
     },
-    "gru": (Gru, torch.randn(1, 20, 13), 0.9),
-    "bilstm": (lambda: Gru(nn.LSTM, True), torch.randn(1, 20, 13), 0.9),
-    "encoder": (Encoder, {"tokens": torch.randint(0, 100, (1, 12)), "mask": torch.ones(1, 12)}, 0.1),
+    "swin": (lambda: SwinTransformer([4, 4], 48, [1, 2], [3, 6], [4, 4]), IMAGE),
+    "gru": (Gru, torch.randn(1, 20, 13)),
+    "bilstm": (lambda: Gru(nn.LSTM, True), torch.randn(1, 20, 13)),
+    "encoder": (Encoder, {"tokens": torch.randint(0, 100, (1, 12)), "mask": torch.ones(1, 12)}),
+    "bert": zoo.SMALL["bert"][:2],
+    "gpt2": zoo.SMALL["gpt2"][:2],
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_halved_channels_export_and_agree(name, tmp_path):
-    """Every group halved: fewer parameters by what the coverage promises, and the file computes what the model computes."""
-    build, example, least = NETWORKS[name]
+def halved(structure, share=0.5):
+    """The recipe that keeps ``share`` of the channels and heads of every group."""
+    steps = []
+    for name in ("channels", "heads"):
+        technique = plugins.load("techniques", name)
+        units = technique.units(structure).items()
+        steps += [Step(name, key, value) for key, unit in units if (value := technique.effective(unit, share)) is not None]
+    return Recipe.of(steps)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_every_architecture_is_reached_and_its_macs_are_halved(name):
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, **OPTIONS.get(name, {})).eval()
+    start = time.monotonic()
+    structure = coverage.analyse(model, IMAGE)
+    assert time.monotonic() - start < 30
+    assert coverage.reach(structure)["params_share"] >= 0.9
+    covered = {member.module for group in structure.groups.values() for member in group.members if not member.reads}
+    assert set(structure.left_out) | covered >= set(structure.layers)
+    draft = compress(model, halved(structure, 0.4), [IMAGE], structure=structure)
+    assert count(draft.model, IMAGE)[1] <= 0.5 * structure.macs
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_halved_channels_and_heads_export_and_agree(name, tmp_path):
+    """The file computes what the model computes."""
+    build, example = EXPORTED[name]
     torch.manual_seed(0)
     model = build().eval()
     structure = coverage.analyse(model, example)
-    technique = plugins.load("techniques", "channels")
-    units = technique.units(structure)
-    covered = sum(structure.layers[layer].params for layer in structure.layers if layer not in structure.left_out)
-    assert covered >= least * structure.params
-    assert set(structure.left_out) | {layer for unit in units.values() for layer in unit.layers} >= set(structure.layers)
-    steps = [Step("channels", key, value) for key, unit in units.items() if (value := technique.effective(unit, 0.5)) is not None]
-    draft = compress(model, Recipe.of(steps), [example], structure=structure)
+    draft = compress(model, halved(structure), [example], structure=structure)
     before, after = count(model, example), count(draft.model, example)
-    assert all(b > a for b, a in zip(before, after, strict=True)) or not steps
+    assert all(b > a for b, a in zip(before, after, strict=True))
     runtime = plugins.load("runtimes", "onnxruntime_cpu")
     path = tmp_path / "model.onnx"
     runtime.export(draft, example, [example], path)
@@ -86,7 +109,7 @@ def test_halved_channels_export_and_agree(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "most"), [("resnet18", 0.3), ("mobilenet_v2", 0.35), ("encoder", 0.8)])  # attention stays in float
 def test_int8_on_every_layer_opens_and_is_smaller(name, most, tmp_path):
-    build, example, _ = NETWORKS[name]
+    build, example = EXPORTED[name]
     torch.manual_seed(0)
     model = build().eval()
     structure = coverage.analyse(model, example)

@@ -5,6 +5,9 @@ import torch
 from networks import noise
 from torch import nn
 
+from autoslim import engine, lowrank
+from autoslim.interfaces import Unit
+from autoslim.recipe import Recipe, Step
 from autoslim.techniques import rank
 
 LAYERS = {
@@ -128,5 +131,136 @@ def test_a_layer_that_pads_with_something_else_than_zeros_is_kept_whole(mode, me
 
 
 def test_methods_are_checked():
-    with pytest.raises(rank.UserError, match="method is 'cp', allowed: auto, spatial"):
-        rank.Member(method="cp")
+    with pytest.raises(rank.UserError, match="method is 'qr', allowed: auto, whitened, spatial, cp"):
+        rank.Member(method="qr")
+    with pytest.raises(rank.UserError, match="by is 'guess', allowed: share, energy"):
+        rank.Member(by="guess")
+    with pytest.raises(rank.UserError, match="cp has no singular values"):
+        rank.Member(method="cp", by="energy")
+    unit = Unit("layer", ("layer",))
+    for wrong in ({"share": 0.5, "methods": "cp"}, {"share": 0.5, "method": "qr"}, {"share": "evbmf", "method": "cp"}, "all"):
+        with pytest.raises(rank.UserError, match="rank of layer: got .*, allowed: a share of the full rank"):
+            rank.Member().effective(unit, wrong)
+
+
+# -- whitened: the singular value is the loss -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_what_is_lost_on_the_inputs_is_the_singular_values_that_were_cut(name, share):
+    """The law of SVD-LLM (section 3.1): mean squared output error = sum of the squared singular values of W S beyond the rank."""
+    build, shape = LAYERS[name]
+    layer = made(build)
+    mix = noise(shape[1], shape[1], seed=3) if len(shape) == 4 else noise(shape[-1], shape[-1], seed=3)
+    x = noise(64, *shape[1:], seed=4)
+    x = torch.einsum("nchw,cd->ndhw", x, mix) if len(shape) == 4 else x @ mix  # inputs that depend on each other
+    gram = lowrank.grams(torch.nn.Sequential(layer), ["0"], [x])["0"]
+    rank.ROUND_TO, step = 1, rank.ROUND_TO
+    try:
+        chain = rank.whitened(layer, share, "share", gram)
+    finally:
+        rank.ROUND_TO = step
+    kept = chain[0].weight.shape[0]
+    matrix = layer.weight.detach().flatten(1).double()
+    values = torch.linalg.svdvals(matrix @ torch.linalg.cholesky(gram))
+    with torch.no_grad():
+        lost = (chain(x) - layer(x)).double().movedim(1 if x.dim() == 4 else -1, -1).flatten(0, -2).square().sum(1)
+    # not all rows of a convolution take part in the matrix of moments
+    close = 1e-3 if x.dim() < 4 else 0.1
+    assert float(lost.mean()) == pytest.approx(float(values[kept:].square().sum()), rel=close)
+
+
+def test_whitening_beats_the_plain_form_on_its_inputs():
+    layer, x = made(lambda: nn.Linear(40, 24)), noise(200, 40) @ torch.diag(torch.linspace(0.01, 3, 40))
+    gram = lowrank.grams(torch.nn.Sequential(layer), ["0"], [x])["0"]
+    with torch.no_grad():
+        plain, better = ((rank.factorise(layer, 0.33, method, gram=gram)(x) - layer(x)).norm() for method in ("auto", "whitened"))
+    assert better < 0.85 * plain
+
+
+def test_a_wide_layer_is_whitened_by_its_diagonal(monkeypatch):
+    monkeypatch.setattr(lowrank, "WIDEST", 30)
+    layer, x = made(lambda: nn.Linear(40, 24)), noise(200, 40) @ torch.diag(torch.linspace(0.01, 3, 40))
+    gram = lowrank.grams(torch.nn.Sequential(layer), ["0"], [x])["0"]
+    torch.testing.assert_close(gram, x.double().square().mean(0))
+    with torch.no_grad():
+        plain, better = ((rank.factorise(layer, 0.33, method, gram=gram)(x) - layer(x)).norm() for method in ("auto", "whitened"))
+    assert better < plain
+
+
+def test_whitening_goes_through_the_engine():
+    model = torch.nn.Sequential(made(lambda: nn.Linear(40, 24)), nn.ReLU(), nn.Linear(24, 4)).eval()
+    x = noise(100, 40) @ torch.diag(torch.linspace(0.01, 3, 40))
+    drafts = [engine.compress(model, Recipe.of([Step("rank", "0", value)]), [x]) for value in (0.33, {"method": "whitened", "share": 0.33})]
+    with torch.no_grad():
+        plain, better = (float((draft.model[0](x) - model[0](x)).norm()) for draft in drafts)
+    assert better < 0.85 * plain
+
+
+# -- cp ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 2)}, {"padding": "same"}])
+def test_cp_finds_a_sum_of_few_products(options):
+    """A weight that is a sum of three rank-one terms is found again."""
+    layer = made(lambda: nn.Conv2d(16, 20, 3, **options))
+    parts = [noise(size, 3, seed=seed) for seed, size in enumerate((20, 16, 3, 3))]
+    layer.weight.data = torch.einsum("or,ir,hr,wr->oihw", *parts)
+    chain, x = rank.cp(layer, 3), noise(2, 16, 12, 12)
+    with torch.no_grad():
+        assert float((chain(x) - layer(x)).norm() / layer(x).norm()) < 1e-2
+    assert sum(part.weight.numel() for part in chain) == 3 * (20 + 16 + 3 + 3)
+
+
+def test_a_share_of_cp_is_a_share_of_the_weights():
+    layer = made(lambda: nn.Conv2d(32, 32, 3, padding=1))
+    chain = rank.factorise(layer, 0.25, "cp")
+    assert sum(part.weight.numel() for part in chain) == pytest.approx(0.25 * layer.weight.numel(), rel=0.06)
+
+
+# -- ranks that are chosen --------------------------------------------------------------------------------------------------
+
+
+def test_energy_rank_is_the_least_that_holds_enough():
+    values = torch.tensor([3.0, 2.0, 1.0])
+    assert [lowrank.energy_rank(values, share) for share in (0.5, 9 / 14, 0.65, 13 / 14, 0.95, 1.0)] == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("true", [1, 5, 12])
+def test_evbmf_finds_the_rank_under_noise(true):
+    """Strong components in weak noise of unknown strength; and none in noise alone."""
+    matrix = noise(60, true, seed=1) @ noise(true, 100, seed=2) + 0.1 * noise(60, 100, seed=3)
+    assert lowrank.evbmf_rank(matrix) == true
+    assert lowrank.evbmf_rank(matrix.t()) == true
+    assert lowrank.evbmf_rank(0.1 * noise(60, 100, seed=3)) == 0
+
+
+def test_the_rank_follows_energy_or_bayes():
+    layer = made(lambda: nn.Linear(100, 60))
+    layer.weight.data = noise(60, 16, seed=1) @ noise(16, 100, seed=2) + 0.01 * noise(60, 100, seed=3)
+    assert rank.factorise(layer, "evbmf", "auto")[0].out_features == 16
+    assert rank.factorise(layer, 0.999, "auto", "energy")[0].out_features == 16
+    assert rank.factorise(layer, 0.5, "auto", "energy")[0].out_features == 8
+    conv = made(lambda: nn.Conv2d(32, 32, 3))
+    conv.weight.data = torch.einsum("oa,abhw,ib->oihw", noise(32, 8), noise(8, 8, 3, 3), noise(32, 8, seed=1)) + 0.001 * noise(32, 32, 3, 3)
+    assert rank.factorise(conv, "evbmf", "auto")[1].weight.shape[:2] == (8, 8)
+
+
+@pytest.mark.parametrize("unit", ["linear1", "linear2"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_pytorchs_own_encoder_runs_with_a_chain(unit, padded):
+    """Its fused operation, and the packing of padded batches, read the weights of the layers that were replaced."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    inputs = {"src": noise(2, 6, 32)}
+    if padded:
+        inputs["src_key_padding_mask"] = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+    draft = engine.compress(model, Recipe.of([Step("rank", f"layers.0.{unit}", 0.25)]), [inputs])
+    dense = engine.compress(model, Recipe(), [inputs]).model
+    chain = draft.model.get_submodule(f"layers.0.{unit}")
+    dense.get_submodule(f"layers.0.{unit}").weight.data = chain[1].weight.data @ chain[0].weight.data
+    with torch.no_grad():
+        got, expected = draft.model(**inputs), dense(**inputs)
+    torch.testing.assert_close(got[:, :4], expected[:, :4], rtol=1e-4, atol=1e-4)

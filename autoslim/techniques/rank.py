@@ -1,9 +1,19 @@
 """Low rank: replace a layer by a chain of thinner ones whose product is close to it.
 
-Value: the share of the full rank that is kept, a float in (0, 1]. Linear layers and 1x1 convolutions: truncated SVD. Other
-convolutions: Tucker-2 over the channel axes (Kim et al. 2016, https://arxiv.org/abs/1511.06530, section 3.1) or, with
-``method: spatial``, a k x 1 convolution followed by a 1 x k one (Jaderberg et al. 2014, https://arxiv.org/abs/1405.3866,
-scheme 2). A factorisation that would not be smaller than the layer is not made.
+Value: the share of the full rank that is kept, a float in (0, 1], or "evbmf". Methods (an option of the space):
+
+- ``auto``: linear layers and 1x1 convolutions by truncated SVD, other convolutions by Tucker-2 over the channel axes (Kim et al.
+  2016, https://arxiv.org/abs/1511.06530, section 3.1);
+- ``whitened``: SVD of the weight times the square root of its inputs' second moments, so that a singular value is what its
+  removal costs in the outputs (Wang et al. 2025, SVD-LLM, https://arxiv.org/abs/2403.07378, section 3.1); a convolution
+  becomes one with fewer outputs and a 1x1 one (Zhang et al. 2015, https://arxiv.org/abs/1505.06798, section 3.1);
+- ``spatial``: a k x 1 convolution and a 1 x k one (Jaderberg et al. 2014, https://arxiv.org/abs/1405.3866, scheme 2);
+- ``cp``: four convolutions, 1x1, k x 1 and 1 x k on single channels, 1x1 (Lebedev et al. 2015, https://arxiv.org/abs/1412.6553,
+  section 3.2); here a share of 1 is the rank at which the chain is as large as the layer.
+
+The rank follows the share (``by: share``), or is the least that holds the share of the squared singular values (``by: energy``);
+"evbmf" is the rank of variational Bayes (Nakajima et al. 2013), which needs no share. A factorisation that would not be smaller
+than the layer is not made.
 """
 
 from collections.abc import Mapping
@@ -12,12 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoslim import lowrank
 from autoslim.engine import Draft
 from autoslim.errors import UserError
 from autoslim.interfaces import Unit
 from autoslim.structure import Structure
 
-METHODS = ("auto", "spatial")
+METHODS = ("auto", "whitened", "spatial", "cp")
+BY = ("share", "energy")
+EVBMF = "evbmf"
 ROUND_TO = 8
 
 
@@ -27,62 +40,100 @@ class Member:
     order = 40
     values = (1.0, 0.5, 0.25)
 
-    def __init__(self, method: str = "auto") -> None:
+    def __init__(self, method: str = "auto", by: str = "share") -> None:
         if method not in METHODS:
             raise UserError(f"rank: method is {method!r}, allowed: {', '.join(METHODS)}")
-        self.method = method
+        if by not in BY:
+            raise UserError(f"rank: by is {by!r}, allowed: {', '.join(BY)}")
+        if method == "cp" and by != "share":
+            raise UserError("rank: method cp has no singular values, so by is 'share' only")
+        self.method, self.by = method, by
 
     def units(self, structure: Structure) -> dict[str, Unit]:
-        """One unit per linear layer and per ungrouped two-dimensional convolution with at least 16 channels each way. A
-        tied weight would be stored twice and is left alone."""
+        """One unit per linear layer and per ungrouped two-dimensional convolution with at least 16 channels each way. A tied
+        weight would be stored twice, and a weight that other code reads has to stay where it is: both are left alone."""
         tied = {parameter.rpartition(".")[0] for names in structure.tied for parameter in names}
         return {
             name: Unit(name, (name,))
             for name, layer in structure.layers.items()
-            if name not in tied and layer.kind in ("Linear", "Conv2d") and layer.groups == 1 and min(layer.out, layer.inputs) >= 16
+            if name not in tied
+            and layer.called
+            and layer.kind in ("Linear", "Conv2d")
+            and layer.groups == 1
+            and min(layer.out, layer.inputs) >= 16
         }
 
     def effective(self, unit: Unit, value: Any) -> Any:
-        share, method = (value.get("share"), value.get("method")) if isinstance(value, Mapping) else (value, self.method)
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1 or method not in METHODS:
-            raise UserError(f"rank of {unit.name}: got {value!r}, allowed: a share of the full rank in (0, 1]")
+        """A float for what ``auto`` does by share, else {"method", "by", "share"} or {"method", "share": "evbmf"}."""
+        told = dict(value) if isinstance(value, Mapping) else {"share": value, "method": self.method, "by": self.by}
+        share, method, by = told.get("share"), told.get("method", "auto"), told.get("by", "share")
+        number = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+        named = isinstance(share, str) and share == EVBMF and method != "cp"
+        if not (number or named) or set(told) - {"share", "method", "by"} or method not in METHODS or by not in BY:
+            raise UserError(f"rank of {unit.name}: got {value!r}, allowed: a share of the full rank in (0, 1], or {EVBMF!r} (not with cp)")
+        if named:
+            return {"method": method, "share": EVBMF}
         if share == 1:
             return None
-        return float(share) if method == "auto" else {"method": method, "share": float(share)}
+        if by == "share":
+            return float(share) if method == "auto" else {"method": method, "share": float(share)}
+        return {"by": by, "method": method, "share": float(share)}
 
     def apply(self, draft: Draft, choices: Mapping[str, Any]) -> None:
-        for name, value in choices.items():
-            if not draft.has(name):
-                continue
-            share, method = (value["share"], value["method"]) if isinstance(value, Mapping) else (value, "auto")
+        present = {name: value for name, value in choices.items() if draft.has(name)}
+        whitened = [name for name, value in present.items() if isinstance(value, Mapping) and value["method"] == "whitened"]
+        known = lowrank.grams(draft.model, whitened, draft.samples) if whitened else {}
+        for name, value in present.items():
+            told = value if isinstance(value, Mapping) else {"share": value, "method": "auto"}
             layer = draft.model.get_submodule(name)
-            chain = factorise(layer, share, method)
+            chain = factorise(layer, told["share"], told["method"], told.get("by", "share"), known.get(name))
             if chain is None:
-                draft.notes.append(f"rank: {name} kept whole, {share:g} of its rank has no smaller form")
+                draft.notes.append(f"rank: {name} kept whole, {told['share']} of its rank has no smaller form")
             else:
                 draft.replace(name, chain)
 
 
-def factorise(layer: nn.Module, share: float, method: str) -> nn.Sequential | None:
-    """The chain, or None where it would hold at least as many weights as the layer, or pads with something else than zeros."""
+def factorise(
+    layer: nn.Module, share: float | str, method: str, by: str = "share", gram: Tensor | None = None
+) -> nn.Sequential | None:
+    """The chain, or None where it would hold at least as many weights as the layer, or pads with something else than zeros.
+    ``gram``: second moments of what the layer reads, for ``whitened``; without them nothing is whitened."""
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         return None  # what lies outside the image would have to be factorised too
-    if isinstance(layer, nn.Linear):
-        chain = svd_linear(layer, rank_of(share, min(layer.weight.shape)))
-    elif max(layer.kernel_size) == 1:
-        chain = svd_pointwise(layer, rank_of(share, min(layer.weight.shape[:2])))
+    weight, plain = layer.weight.detach(), isinstance(layer, nn.Linear)
+    if method == "whitened":
+        chain = whitened(layer, share, by, gram)
+    elif plain or max(layer.kernel_size) == 1:
+        rank = chosen(weight.flatten(1), share, by)
+        chain = svd_linear(layer, rank) if plain else svd_pointwise(layer, rank)
     elif method == "spatial":
-        out, inputs, height, width = layer.weight.shape
-        chain = spatial(layer, rank_of(share, min(out * width, inputs * height)))
+        chain = spatial(layer, chosen(upright(weight), share, by))
+    elif method == "cp":
+        chain = cp(layer, rank_of(share, weight.numel() // sum(weight.shape)))
     else:
-        chain = tucker2(layer, rank_of(share, layer.out_channels), rank_of(share, layer.in_channels))
+        unfolded = weight.flatten(1), weight.transpose(0, 1).flatten(1)
+        chain = tucker2(layer, *(chosen(matrix, share, by, full=len(matrix)) for matrix in unfolded))
     size = sum(part.weight.numel() for part in chain)
-    return chain if size < layer.weight.numel() else None
+    return chain if size < weight.numel() else None
 
 
 def rank_of(share: float, full: int) -> int:
     """Rank rounded to the kernels' step, at least 1 and at most full."""
-    return max(1, min(full, max(ROUND_TO, round(share * full / ROUND_TO) * ROUND_TO)))
+    return rounded(share * full, full)
+
+
+def rounded(rank: float, full: int) -> int:
+    return max(1, min(full, max(ROUND_TO, round(rank / ROUND_TO) * ROUND_TO)))
+
+
+def chosen(matrix: Tensor, share: float | str, by: str, full: int | None = None) -> int:
+    """The rank for a matrix; ``full``: what a share of 1 means, the smaller side if not given."""
+    full = min(matrix.shape) if full is None else full
+    if share == EVBMF:
+        return rounded(lowrank.evbmf_rank(matrix), full)
+    if by == "energy":
+        return rounded(lowrank.energy_rank(torch.linalg.svdvals(matrix), share), full)
+    return rank_of(share, full)
 
 
 def halves(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -90,6 +141,22 @@ def halves(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     root = values[:rank].sqrt()
     return left[:, :rank] * root, root[:, None] * right[:rank]
+
+
+def whitened(layer: nn.Module, share: float | str, by: str, gram: Tensor | None) -> nn.Sequential:
+    """The chain that is nearest to the layer on the inputs whose second moments are ``gram``."""
+    matrix = layer.weight.detach().flatten(1).double()
+    root, inverse = lowrank.whitener(torch.ones(matrix.shape[1], dtype=matrix.dtype) if gram is None else gram)
+    rank = chosen(matrix @ root, share, by)
+    left, right = halves(matrix @ root, rank)
+    left, right = left.to(layer.weight.dtype), (right @ inverse).to(layer.weight.dtype)
+    if isinstance(layer, nn.Linear):
+        first = nn.Linear(layer.in_features, rank, bias=False)
+        second = nn.Linear(rank, layer.out_features, bias=layer.bias is not None)
+        return filled((first, right), (second, left), bias=layer.bias)
+    first = nn.Conv2d(layer.in_channels, rank, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False)
+    second = nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None)
+    return filled((first, right.view(rank, *layer.weight.shape[1:])), (second, left[:, :, None, None]), bias=layer.bias)
 
 
 def svd_linear(layer: nn.Linear, rank: int) -> nn.Sequential:
@@ -108,8 +175,7 @@ def svd_pointwise(layer: nn.Conv2d, rank: int) -> nn.Sequential:
 
 def spatial(layer: nn.Conv2d, rank: int) -> nn.Sequential:
     out, inputs, height, width = layer.weight.shape
-    matrix = layer.weight.detach().permute(1, 2, 0, 3).reshape(inputs * height, out * width)
-    left, right = halves(matrix, rank)  # (inputs * height, rank), (rank, out * width)
+    left, right = halves(upright(layer.weight.detach()), rank)  # (inputs * height, rank), (rank, out * width)
     stride, dilation = layer.stride, layer.dilation
     above, beside = (layer.padding, layer.padding) if isinstance(layer.padding, str) else ((layer.padding[0], 0), (0, layer.padding[1]))
     first = nn.Conv2d(inputs, rank, (height, 1), (stride[0], 1), above, (dilation[0], 1), bias=False)
@@ -117,6 +183,36 @@ def spatial(layer: nn.Conv2d, rank: int) -> nn.Sequential:
     down = left.view(inputs, height, rank).permute(2, 0, 1)[..., None]
     across = right.view(rank, out, width).permute(1, 0, 2)[:, :, None]
     return filled((first, down), (second, across), bias=layer.bias)
+
+
+def upright(weight: Tensor) -> Tensor:
+    """(out, inputs, height, width) -> (inputs * height, out * width): what is done down a column, and what across."""
+    out, inputs, height, width = weight.shape
+    return weight.permute(1, 2, 0, 3).reshape(inputs * height, out * width)
+
+
+def cp(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    import tensorly
+    from tensorly.decomposition import parafac
+
+    with tensorly.backend.backend_context("pytorch", local_threadsafe=True):
+        weights, (outs, ins, downs, acrosses) = parafac(
+            layer.weight.detach().double(), rank, n_iter_max=60, init="svd", tol=1e-6, random_state=0, normalize_factors=False
+        )
+    (height, width), (tall, wide), (down, right) = layer.kernel_size, layer.stride, layer.dilation
+    above, beside = (layer.padding, layer.padding) if isinstance(layer.padding, str) else ((layer.padding[0], 0), (0, layer.padding[1]))
+    first = nn.Conv2d(layer.in_channels, rank, 1, bias=False)
+    second = nn.Conv2d(rank, rank, (height, 1), (tall, 1), above, (down, 1), groups=rank, bias=False)
+    third = nn.Conv2d(rank, rank, (1, width), (1, wide), beside, (1, right), groups=rank, bias=False)
+    last = nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None)
+    kind = layer.weight.dtype
+    return filled(
+        (first, ins.t()[:, :, None, None].to(kind)),
+        (second, downs.t()[:, None, :, None].to(kind)),
+        (third, acrosses.t()[:, None, None, :].to(kind)),
+        (last, (outs * weights)[:, :, None, None].to(kind)),
+        bias=layer.bias,
+    )
 
 
 def tucker2(layer: nn.Conv2d, out_rank: int, in_rank: int) -> nn.Sequential:
