@@ -1,5 +1,6 @@
 """From labels to groups: classes of labels that look alike are the channels of one group."""
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -8,6 +9,7 @@ from autoslim.flow import Found, Site
 from autoslim.layers import CELLS, CONVOLUTIONS, NORMS, RECURRENT, TRANSPOSED
 from autoslim.structure import HEADS, Group, Member
 
+UNEVEN = "a reshape or a split, as in a channel shuffle, takes its channels apart"
 Key = tuple[str, str, bool]  # (module, axis, whether it reads)
 
 
@@ -15,6 +17,7 @@ def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Gro
     """The groups that the flow of channels implies; ``reasons`` gets {module: why its outputs must stay}."""
     classes = found.ledger.classes().tolist()
     fixed = {classes[label]: why for label, why in found.ledger.reasons.items()}
+    fixed |= {number: UNEVEN for number in uneven(found, classes) - fixed.keys()}
     modules = dict(model.named_modules())
     spots: dict[int, dict[Key, list[int]]] = {}
     for site in found.sites:
@@ -33,6 +36,20 @@ def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Gro
     needed = {classes[label] for label in found.reads | found.contracted}
     add_heads(found, classes, spots)
     return assemble({number: spots[number] for number in sorted(written & needed & spots.keys() - fixed.keys())})
+
+
+def uneven(found: Found, classes: list[int]) -> set[int]:
+    """Classes that a reshape or a split into equal pieces would tear: after a fold, all of a row or all of a column must go
+    together; of pieces, equally many channels."""
+    torn: set[int] = set()
+    for labels in found.folds:
+        rows = [[classes[label] for label in row] for row in labels.tolist()]
+        if any(len(set(row)) > 1 for row in rows) and any(len(set(column)) > 1 for column in zip(*rows, strict=True)):
+            torn |= set().union(*rows)
+    for labels in found.pieces:
+        counts = [Counter(classes[label] for label in piece) for piece in labels.tolist()]
+        torn |= {number for count in counts for number in count if any(other[number] != count[number] for other in counts)}
+    return torn
 
 
 def explain(site: Site, of: list[int], fixed: dict[int, str], writes: bool, reasons: dict[str, str]) -> None:

@@ -43,7 +43,8 @@ class Heads:
 
 @dataclass
 class Found:
-    """What one run showed. ``reads``, ``writes``, ``contracted``: labels in that role; ``used``: attributes that took part."""
+    """What one run showed. ``reads``, ``writes``, ``contracted``: labels in that role; ``used``: attributes that took part;
+    ``folds``: labels of one axis that a reshape made into (outer, inner); ``pieces``: of one axis cut into equal pieces."""
 
     ledger: Ledger
     sites: list[Site] = field(default_factory=list)
@@ -52,6 +53,8 @@ class Found:
     writes: set[int] = field(default_factory=set)
     contracted: set[int] = field(default_factory=set)
     used: set[tuple[str, str]] = field(default_factory=set)
+    folds: list[Tensor] = field(default_factory=list)
+    pieces: list[Tensor] = field(default_factory=list)
 
 
 def follow(model: nn.Module, example: Inputs, balanced: bool = False) -> Found:

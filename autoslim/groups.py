@@ -86,7 +86,8 @@ def find(model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: f
         known = {name for group in proposals for name in group.producers}
         proposals += by_sequence(model, [layer for layer in layers.values() if layer.name not in known], layers)
     believe(model, example, [named(group, layers) for group in proposals], found)
-    if found.refuted and any(isinstance(part, CONVOLUTIONS) and 1 < part.groups < part.in_channels for part in model.modules()):
+    torn = coupling.UNEVEN in found.left_out.values() or found.refuted
+    if torn and any(isinstance(part, CONVOLUTIONS) and 1 < part.groups < part.in_channels for part in model.modules()):
         others, _ = by_flow(model, example, found, balanced=True)
         believe(model, example, [named(group, layers) for group in others if found.covered.isdisjoint(group.producers)], found)
     log.info("%s", found)

@@ -66,10 +66,30 @@ def move(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> Non
     made = tensors(output)
     found: list[Sheets] = [[] for _ in made]
     for sheet in flow.of(source):
-        for index, moved in enumerate(tensors(moved_by(func, sheet, args[1:], kwargs, made))):
-            found[index].append(compact(moved))
+        results = [compact(moved) for moved in tensors(moved_by(func, sheet, args[1:], kwargs, made))]
+        for index, moved in enumerate(results):
+            found[index].append(moved)
+        note_parts(flow, func, sheet, results)
     for tensor, sheets in zip(made, found, strict=True):
         flow.give(tensor, sheets)
+
+
+def note_parts(flow: "Flow", func: Any, sheet: Tensor, results: list[Tensor]) -> None:
+    """Remember axes of channels that were folded or cut into pieces: not every channel of them can go alone."""
+    name = func.overloadpacket.__name__
+    if name == "split" and len({result.shape for result in results}) == 1 and len(varying(sheet)) == 1 and len(varying(results[0])) == 1:
+        flow.found.pieces.append(torch.stack([line(result) for result in results]))
+    elif name in ("view", "_unsafe_view", "reshape") and len(varying(sheet)) == 1 and len(varying(results[0])) > 1:
+        dims = sorted(varying(results[0]))
+        for dim in set(range(results[0].dim())) - set(dims):
+            results[0] = results[0].narrow(dim, 0, 1)
+        flow.found.folds.append(results[0].flatten().view(results[0].shape[dims[0]], -1))
+
+
+def line(sheet: Tensor) -> Tensor:
+    """The labels along the one dimension in which a sheet varies."""
+    (dim,) = varying(sheet)
+    return axis_of(sheet, dim, sheet.shape)
 
 
 def moved_by(func: Any, sheet: Tensor, rest: tuple, kwargs: dict, made: list[Tensor]) -> Any:
