@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from autoslim.flow import Found, Site
+from autoslim.labels import Found, Site
 from autoslim.layers import CELLS, CONVOLUTIONS, NORMS, RECURRENT, TRANSPOSED
 from autoslim.structure import HEADS, Group, Member
 
@@ -17,7 +17,7 @@ def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Gro
     """The groups that the flow of channels implies; ``reasons`` gets {module: why its outputs must stay}."""
     classes = found.ledger.classes().tolist()
     fixed = {classes[label]: why for label, why in found.ledger.reasons.items()}
-    fixed |= {number: UNEVEN for number in uneven(found, classes) - fixed.keys()}
+    fixed |= dict.fromkeys(uneven(found, classes) - fixed.keys(), UNEVEN)
     modules = dict(model.named_modules())
     spots: dict[int, dict[Key, list[int]]] = {}
     for site in found.sites:
@@ -82,7 +82,9 @@ def assemble(spots: dict[int, dict[Key, list[int]]]) -> list[Group]:
             Member(module, axis, tuple(tuple(sorted(set(places[module, axis, reads]))) for places in channels), reads)
             for module, axis, reads in keys
         )
-        group = Group(next(member.module for member in members if not member.reads and member.axis != HEADS), len(channels), members, "flow")
+        group = Group(
+            next(member.module for member in members if not member.reads and member.axis != HEADS), len(channels), members, "flow"
+        )
         if group.size > 1:
             groups.append(group)
     return groups

@@ -45,7 +45,9 @@ def idle(model: nn.Module, layers: Mapping[str, Layer], used: set[tuple[str, str
             count = held(module) if isinstance(module, COUNTED) and name not in layers else 0
         else:
             count = sum(
-                value.numel() for attribute, value in module.named_parameters(recurse=False, remove_duplicate=False) if (name, attribute) not in used
+                value.numel()
+                for attribute, value in module.named_parameters(recurse=False, remove_duplicate=False)
+                if (name, attribute) not in used
             )
         if count:
             found[name] = count

@@ -7,7 +7,6 @@ flow, functional weights, dicts and custom modules do not matter. What is found 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,46 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from autoslim import operations
 from autoslim.inputs import Inputs, call, tensors
-from autoslim.labels import FIXED, Ledger, Sheets, along, compact, merged, names, varying, vector
+from autoslim.labels import FIXED, Found, Ledger, Sheets, Site, names, varying, vector
 from autoslim.layers import CELLS, RECURRENT, stepwise
 
 LEAVES = "its channels leave the model as output"
-
-
-@dataclass(frozen=True)
-class Site:
-    """One axis of one tensor of the model's state: its labels are ``start`` to ``start + size``. ``owners``: (module, attribute)
-    of every place that holds the tensor. Recurrent layers have the axes -1 (inputs) and -2 (hidden units)."""
-
-    owners: tuple[tuple[str, str], ...]
-    axis: int
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Heads:
-    """An attention product inside module ``holder``: one label per head, in order."""
-
-    holder: str
-    labels: tuple[int, ...]
-
-
-@dataclass
-class Found:
-    """What one run showed. ``reads``, ``writes``, ``contracted``: labels in that role; ``used``: attributes that took part;
-    ``folds``: labels of one axis that a reshape made into (outer, inner); ``pieces``: of one axis cut into equal pieces."""
-
-    ledger: Ledger
-    sites: list[Site] = field(default_factory=list)
-    heads: list[Heads] = field(default_factory=list)
-    reads: set[int] = field(default_factory=set)
-    writes: set[int] = field(default_factory=set)
-    contracted: set[int] = field(default_factory=set)
-    used: set[tuple[str, str]] = field(default_factory=set)
-    folds: list[Tensor] = field(default_factory=list)
-    pieces: list[Tensor] = field(default_factory=list)
 
 
 def follow(model: nn.Module, example: Inputs, balanced: bool = False) -> Found:
@@ -193,10 +158,8 @@ class Flow(TorchDispatchMode):
         return output
 
     def treat(self, func: Any, args: tuple, kwargs: dict, output: Any) -> None:
-        from autoslim.operations import rule
-
         given, made = tensors((args, kwargs)), tensors(output)
-        act = rule(func)
+        act = operations.rule(func)
         if act is None:
             for tensor in given:
                 self.ledger.freeze(self.of(tensor), f"its channels go through {func.overloadpacket}, for which there is no rule")
@@ -211,6 +174,3 @@ class Flow(TorchDispatchMode):
 
 def recurrent(module: nn.Module) -> bool:
     return isinstance(module, (*RECURRENT, *CELLS))
-
-
-__all__ = ["Flow", "Found", "Heads", "Site", "along", "compact", "follow", "merged"]

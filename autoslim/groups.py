@@ -219,7 +219,7 @@ def believe(model: nn.Module, example: Inputs, proposals: list[Group], found: Fi
         producers = {name for group in some for name in group.producers}
         if found.checks and time.monotonic() > found.end:
             found.unchecked += len(some)
-            found.left_out |= {name: "its channels were not checked within the time limit" for name in producers - found.left_out.keys()}
+            found.left_out |= dict.fromkeys(producers - found.left_out.keys(), "its channels were not checked within the time limit")
             continue
         found.checks += 1
         why = lawful(model, example, some)

@@ -7,6 +7,7 @@ letting labels flow through the operations of one run).
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -73,6 +74,41 @@ class Ledger:
         return torch.from_numpy(connected_components(matrix, directed=False)[1]).long()
 
 
+@dataclass(frozen=True)
+class Site:
+    """One axis of one tensor of the model's state: its labels are ``start`` to ``start + size``. ``owners``: (module, attribute)
+    of every place that holds the tensor. Recurrent layers have the axes -1 (inputs) and -2 (hidden units)."""
+
+    owners: tuple[tuple[str, str], ...]
+    axis: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Heads:
+    """An attention product inside module ``holder``: one label per head, in order."""
+
+    holder: str
+    labels: tuple[int, ...]
+
+
+@dataclass
+class Found:
+    """What one run showed. ``reads``, ``writes``, ``contracted``: labels in that role; ``used``: attributes that took part;
+    ``folds``: labels of one axis that a reshape made into (outer, inner); ``pieces``: of one axis cut into equal pieces."""
+
+    ledger: Ledger
+    sites: list[Site] = field(default_factory=list)
+    heads: list[Heads] = field(default_factory=list)
+    reads: set[int] = field(default_factory=set)
+    writes: set[int] = field(default_factory=set)
+    contracted: set[int] = field(default_factory=set)
+    used: set[tuple[str, str]] = field(default_factory=set)
+    folds: list[Tensor] = field(default_factory=list)
+    pieces: list[Tensor] = field(default_factory=list)
+
+
 def vector(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
     """A sheet of ``shape`` that varies along ``dim`` alone."""
     shape = tuple(shape)
@@ -110,6 +146,23 @@ def names(sheet: Tensor) -> list[int]:
 def along(sheets: Sheets, dim: int) -> Tensor | None:
     """The first sheet that varies along ``dim``."""
     return next((sheet for sheet in sheets if dim % sheet.dim() in varying(sheet)), None)
+
+
+def axis_of(sheet: Tensor | None, dim: int, shape: torch.Size) -> Tensor:
+    """(shape[dim],) the labels along one dimension."""
+    if sheet is None:
+        return torch.full((shape[dim],), FIXED)
+    return sheet.movedim(dim, 0).flatten(1)[:, 0] if sheet.dim() > 1 else sheet
+
+
+def channels(ledger: Ledger, sheets: Sheets, shape: torch.Size) -> Tensor:
+    """(C,) the label of each channel, dimension 1 of ``shape``; places of one channel that differ are joined."""
+    sheet = along(sheets, 1)
+    if sheet is None:
+        return torch.full((shape[1],), FIXED)
+    for dim in varying(sheet) - {1}:
+        sheet = ledger.fold(sheet, dim)
+    return axis_of(sheet, 1, sheet.shape)
 
 
 def merged(ledger: Ledger, sheets: Sheets) -> Sheets:

@@ -7,7 +7,7 @@ from typing import Any
 from autoslim import plugins
 from autoslim.errors import UserError
 from autoslim.interfaces import Unit
-from autoslim.layers import RECURRENT
+from autoslim.layers import CELLS, RECURRENT
 from autoslim.space import RECOVERY, Domain, SearchSpace
 from autoslim.structure import Structure
 
@@ -15,7 +15,7 @@ from autoslim.structure import Structure
 def family(structure: Structure) -> str:
     """Which shipped space suits: "rnn", "transformer" or "cnn", by where the weights are."""
     weights = {"rnn": 0, "cnn": 0, "transformer": 0}
-    recurrent = {kind.__name__ for kind in RECURRENT}
+    recurrent = {kind.__name__ for kind in (*RECURRENT, *CELLS)}
     for layer in structure.layers.values():
         kind = "rnn" if layer.kind in recurrent else "cnn" if "Conv" in layer.kind else "transformer"
         weights[kind] += layer.params

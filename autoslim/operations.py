@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from autoslim import contractions
 from autoslim.inputs import tensors
-from autoslim.labels import FIXED, Sheets, along, compact, merged, names, varying, vector
+from autoslim.labels import FIXED, Sheets, along, axis_of, channels, compact, merged, names, varying, vector
 
 if TYPE_CHECKING:
     from autoslim.flow import Flow
@@ -62,7 +62,8 @@ def move(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> Non
     """Numbers change places only: the same is done to each sheet of the (one) labelled tensor."""
     source = args[0] if isinstance(args[0], Tensor) else None
     if source is None:
-        return join(flow, func, args, kwargs, output)
+        join(flow, func, args, kwargs, output)
+        return
     made = tensors(output)
     found: list[Sheets] = [[] for _ in made]
     for sheet in flow.of(source):
@@ -120,130 +121,10 @@ def join(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> Non
     flow.give(tensors(output)[0], found)
 
 
-def matrix(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
-    """mm, bmm."""
-    flow.give(output, product(flow, args[0], args[1], flow.of(args[0]), flow.of(args[1]), output.shape))
-
-
-def matrix_plus(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
-    """addmm, baddbmm: a product and what is added to it."""
-    sheets = product(flow, args[1], args[2], flow.of(args[1]), flow.of(args[2]), output.shape)
-    added = [sheet.expand(output.shape) for sheet in flow.of(args[0])]
-    dims = set().union(*(varying(sheet) for sheet in sheets)) if sheets else set()
-    flow.give(output, merged(flow.ledger, sheets + [sheet for sheet in added if varying(sheet) & dims]))
-
-
-def product(flow: "Flow", one: Tensor, other: Tensor, left: Sheets, right: Sheets, shape: torch.Size) -> Sheets:
-    """Sheets of one @ other, (..., n, k) @ (..., k, m). The contracted channels meet; if they differ from batch to batch, as
-    attention heads do, then a head is a whole."""
-    kept: Sheets = []
-    first, second = along(left, -1), along(right, -2)
-    weight = other if other in flow.state else one if one in flow.state else None
-    if first is not None or second is not None:
-        first = torch.full(one.shape, FIXED) if first is None else flow.ledger.fold(first, -2)
-        second = torch.full(other.shape, FIXED) if second is None else flow.ledger.fold(second, -1)
-        first, second = first.narrow(-2, 0, 1).transpose(-1, -2), second.narrow(-1, 0, 1)  # (..., k, 1) each
-        flow.ledger.join(first, second)
-        if weight is not None:
-            flow.read(second if weight is other else first)
-        else:
-            flow.found.contracted.update(names(first))
-            whole = wholes(flow, first, shape) + wholes(flow, second, shape)
-            kept += whole[:1]
-            if whole:
-                behead(flow, whole[0])
-    for sheets, dim, near in ((left, -1, -2), (right, -2, -1)):
-        for sheet in sheets:
-            if dim % sheet.dim() not in varying(sheet):
-                kept.append(sheet.narrow(dim, 0, 1).expand(shape))
-                if (one if dim == -1 else other) is weight and near % sheet.dim() in varying(sheet):
-                    flow.found.writes.update(names(sheet))
-    return merged(flow.ledger, kept)
-
-
-def wholes(flow: "Flow", sheet: Tensor, shape: torch.Size) -> Sheets:
-    """Contracted labels (..., k, 1) that vary over the batch as well: one label per batch, in the shape of the product."""
-    if not varying(sheet) & set(range(sheet.dim() - 2)):
-        return []
-    return [flow.ledger.fold(sheet, -2).narrow(-2, 0, 1).expand(shape)]
-
-
-def behead(flow: "Flow", sheet: Tensor) -> None:
-    """Note the heads of a product."""
-    from autoslim.flow import Heads
-
-    flat = sheet[..., 0, 0].reshape(-1)
-    flow.found.heads.append(Heads(flow.stack[-1], tuple(dict.fromkeys(flat.tolist()))))
-
-
-def attention(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
-    """Scaled dot product attention: two products with a mask and a softmax between them."""
-    query, key, value = args[:3]
-    shape = (*query.shape[:-1], key.shape[-2])
-    turned = [sheet.transpose(-1, -2) for sheet in flow.of(key)]
-    scores = product(flow, query, key.transpose(-1, -2), flow.of(query), turned, torch.Size(shape))
-    mask = kwargs.get("attn_mask")
-    if mask is None:
-        mask = next((given for given in args[3:] if isinstance(given, Tensor)), None)
-    if mask is not None:
-        scores = merged(flow.ledger, scores + [sheet.expand(shape) for sheet in flow.of(mask) if varying(sheet.expand(shape)) & {0, 1}])
-    made = tensors(output)[0]
-    blank = torch.empty(shape, device="meta")
-    flow.give(made, product(flow, blank, value, scores, flow.of(value), made.shape))
-
-
-def convolution(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
-    """Reads along one axis of the weight and writes along the other; a group of a grouped convolution is a whole."""
-    x, weight, bias, transposed, groups = args[0], args[1], args[2], bool(args[6]), int(args[8])
-    own = flow.of(weight)
-    if not own and weight not in flow.state:
-        return flow.ledger.freeze(flow.of(x), "it is convolved with computed weights")
-    writes, reads = (along(own, 1), along(own, 0)) if transposed else (along(own, 0), along(own, 1))
-    out = axis_of(writes, 1 if transposed else 0, weight.shape) if groups == 1 or not transposed else None
-    given = channels(flow, x)
-    if groups > 1:
-        if out is None or (transposed and groups > 1):
-            return flow.ledger.freeze(flow.of(x) + own, "grouped transposed convolution")
-        made, taken = out.view(groups, -1), given.view(groups, -1)
-        if flow.balanced and weight.shape[1] > 1:
-            flow.ledger.join(made[:1], made)
-            flow.ledger.join(taken, axis_of(reads, 1, weight.shape))
-            flow.read(axis_of(reads, 1, weight.shape))
-        else:
-            flow.ledger.join(made[:, :1], made)
-            flow.ledger.join(taken, made[:, :1])
-            flow.found.contracted.update(given.tolist())
-    else:
-        read = axis_of(reads, 0 if transposed else 1, weight.shape)
-        flow.ledger.join(given, read)
-        flow.read(read)
-    flow.found.writes.update(out.tolist())
-    for sheet in flow.of(bias):
-        flow.ledger.join(sheet, out)
-    flow.give(output, [vector(out, 1, output.shape)])
-
-
-def axis_of(sheet: Tensor | None, dim: int, shape: torch.Size) -> Tensor:
-    """(shape[dim],) the labels along one dimension."""
-    if sheet is None:
-        return torch.full((shape[dim],), FIXED)
-    return sheet.movedim(dim, 0).flatten(1)[:, 0] if sheet.dim() > 1 else sheet
-
-
-def channels(flow: "Flow", x: Tensor) -> Tensor:
-    """(C,) the label of each channel, dimension 1; places of one channel that differ are joined."""
-    sheet = along(flow.of(x), 1)
-    if sheet is None:
-        return torch.full((x.shape[1],), FIXED)
-    for dim in varying(sheet) - {1}:
-        sheet = flow.ledger.fold(sheet, dim)
-    return axis_of(sheet, 1, sheet.shape)
-
-
 def normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
     """Batch norm: its numbers belong to the channels."""
     x, own = args[0], [tensor for tensor in tensors((args[1:], kwargs)) if tensor.dim() == 1]
-    labels = channels(flow, x)
+    labels = channels(flow.ledger, flow.of(x), x.shape)
     for tensor in own:
         for sheet in flow.of(tensor) or [torch.tensor(FIXED)]:
             flow.ledger.join(sheet, labels)
@@ -253,7 +134,7 @@ def normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: An
 def group_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
     """Group norm: statistics over a group of channels, which is therefore a whole."""
     x, weight, bias, groups = args[0], args[1], args[2], args[6]
-    labels = channels(flow, x)
+    labels = channels(flow.ledger, flow.of(x), x.shape)
     flow.ledger.join(labels.view(groups, -1)[:, :1], labels.view(groups, -1))
     for tensor in (weight, bias):
         for sheet in flow.of(tensor):
@@ -341,8 +222,9 @@ def spatial(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> 
     """Pooling, resampling, padding in space: the channels, dimension 1, stay as they are."""
     made = [tensor for tensor in tensors(output) if tensor.dim() == args[0].dim() and tensor.shape[1] == args[0].shape[1]]
     if not made:
-        return flow.ledger.freeze(flow.of(args[0]), "unusual pooling")
-    labels = channels(flow, args[0])
+        flow.ledger.freeze(flow.of(args[0]), "unusual pooling")
+        return
+    labels = channels(flow.ledger, flow.of(args[0]), args[0].shape)
     for tensor in made:
         flow.give(tensor, [vector(labels, 1, tensor.shape)])
 
@@ -374,33 +256,44 @@ def taken(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> No
     flow.give(output, found)
 
 
-def _table() -> dict[str, Rule]:
-    moves = """view _unsafe_view reshape _reshape_alias permute transpose t expand slice select split split_with_sizes unbind squeeze
-    unsqueeze clone alias detach roll flip repeat constant_pad_nd unfold pixel_shuffle pixel_unshuffle narrow _to_copy lift_fresh
-    chunk contiguous as_strided_ diagonal"""
-    rules: dict[str, Rule] = dict.fromkeys(moves.split(), move)
-    rules |= dict.fromkeys("cat stack concat".split(), join)
-    rules |= dict.fromkeys("mm bmm".split(), matrix) | dict.fromkeys("addmm baddbmm".split(), matrix_plus)
-    rules |= dict.fromkeys("convolution mkldnn_convolution _convolution".split(), convolution)
-    rules |= dict.fromkeys(
-        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm".split(), normalisation
-    )
-    rules |= {"native_group_norm": group_normalisation, "native_layer_norm": layer_normalisation, "embedding": embedding}
-    rules |= {"_embedding_bag": embedding, "_embedding_bag_forward_only": embedding, "_weight_norm_interface": weight_normalisation}
-    rules |= dict.fromkeys("_softmax _log_softmax cumsum cumprod logcumsumexp".split(), one_dimension(1))
-    rules |= {"glu": gated, "sort": one_dimension(1), "topk": one_dimension(2), "argmax": reduction, "argmin": reduction}
-    rules |= dict.fromkeys("sum mean amax amin max min var std any all logsumexp linalg_vector_norm norm var_mean".split(), reduction)
-    pools = "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d"
-    rules |= dict.fromkeys([*pools.split(), "adaptive_max_pool2d", "adaptive_max_pool3d", "roi_align", "grid_sampler_2d"], spatial)
-    rules |= dict.fromkeys("zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full".split(), alike)
-    rules |= dict.fromkeys("_local_scalar_dense is_nonzero item equal isnan nonzero sym_size".split(), nothing)
-    rules |= dict.fromkeys("index index_select gather take".split(), taken)
-    extra = "hardswish hardsigmoid hardtanh leaky_relu masked_fill fill where native_dropout _prelu_kernel clamp copy addcmul relu6 log_sigmoid_forward"
-    rules |= dict.fromkeys(extra.split(), pointwise)
-    rules |= dict.fromkeys(
-        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention".split(), attention
-    )
-    return rules
-
-
-RULES = _table()
+#: rule -> the operations that follow it
+TABLE: tuple[tuple[Rule, str], ...] = (
+    (
+        move,
+        """view _unsafe_view reshape _reshape_alias permute transpose t expand slice select split split_with_sizes unbind squeeze
+        unsqueeze clone alias detach roll flip repeat constant_pad_nd unfold pixel_shuffle pixel_unshuffle narrow _to_copy lift_fresh
+        chunk contiguous as_strided_ diagonal""",
+    ),
+    (join, "cat stack concat"),
+    (contractions.matrix, "mm bmm"),
+    (contractions.matrix_plus, "addmm baddbmm"),
+    (contractions.convolution, "convolution mkldnn_convolution _convolution"),
+    (
+        contractions.attention,
+        """_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+        _scaled_dot_product_efficient_attention""",
+    ),
+    (normalisation, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"),
+    (group_normalisation, "native_group_norm"),
+    (layer_normalisation, "native_layer_norm"),
+    (weight_normalisation, "_weight_norm_interface"),
+    (embedding, "embedding _embedding_bag _embedding_bag_forward_only"),
+    (gated, "glu"),
+    (one_dimension(1), "_softmax _log_softmax cumsum cumprod logcumsumexp sort"),
+    (one_dimension(2), "topk"),
+    (reduction, "sum mean amax amin max min var std any all logsumexp linalg_vector_norm norm var_mean argmax argmin"),
+    (
+        spatial,
+        """max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d
+        _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d roi_align grid_sampler_2d""",
+    ),
+    (alike, "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full"),
+    (nothing, "_local_scalar_dense is_nonzero item equal isnan nonzero sym_size"),
+    (taken, "index index_select gather take"),
+    (
+        pointwise,
+        """hardswish hardsigmoid hardtanh leaky_relu masked_fill fill where native_dropout _prelu_kernel clamp copy addcmul relu6
+        log_sigmoid_forward""",
+    ),
+)
+RULES: dict[str, Rule] = {name: act for act, names_of in TABLE for name in names_of.split()}

@@ -67,7 +67,7 @@ class Group:
 
     @property
     def kind(self) -> str:
-        """"heads" where whole attention heads are removed, else "channels"."""
+        """ "heads" where whole attention heads are removed, else "channels"."""
         return HEADS if any(member.axis == HEADS for member in self.members) else "channels"
 
 

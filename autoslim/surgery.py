@@ -132,7 +132,8 @@ def _keep_conv(module: nn.Module, axis: Axis, kept: Tensor) -> None:
         module.in_channels = module.groups * len(kept)
         return
     if module.groups > 1:
-        return _keep_grouped(module, kept)
+        _keep_grouped(module, kept)
+        return
     _select(module, "weight", kept, int((axis == "out") == flipped))
     if axis == "out":
         _select(module, "bias", kept, 0)
@@ -231,7 +232,13 @@ def _keep_cell(module: nn.RNNCellBase, axis: Axis, kept: Tensor) -> None:
         module.input_size = len(kept)
         return
     rows = gate_rows(module, kept)
-    for name, dim, chosen in (("weight_ih", 0, rows), ("weight_hh", 0, rows), ("bias_ih", 0, rows), ("bias_hh", 0, rows), ("weight_hh", 1, kept)):
+    for name, dim, chosen in (
+        ("weight_ih", 0, rows),
+        ("weight_hh", 0, rows),
+        ("bias_ih", 0, rows),
+        ("bias_hh", 0, rows),
+        ("weight_hh", 1, kept),
+    ):
         _select(module, name, chosen, dim)
     module.hidden_size = len(kept)
 

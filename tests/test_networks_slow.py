@@ -48,8 +48,8 @@ class Encoder(nn.Module):
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 OPTIONS = {"googlenet": {"init_weights": False}, "vit_b_16": {"image_size": 64}}
 #: analysed and cut; of each family the smaller network
-TORCHVISION = """resnet18 resnet50 mobilenet_v2 mobilenet_v3_small efficientnet_b0 densenet121 shufflenet_v2_x1_0 regnet_y_400mf squeezenet1_0
-vgg16_bn googlenet convnext_tiny vit_b_16 swin_t""".split()
+NAMES = """resnet18 resnet50 mobilenet_v2 mobilenet_v3_small efficientnet_b0 densenet121 shufflenet_v2_x1_0 regnet_y_400mf squeezenet1_0
+vgg16_bn googlenet convnext_tiny vit_b_16 swin_t"""
 #: exported as well: name -> (network, example)
 EXPORTED = {
     "resnet18": (torchvision.models.resnet18, IMAGE),
@@ -74,7 +74,7 @@ def halved(structure, share=0.5):
     return Recipe.of(steps)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", NAMES.split())
 def test_every_architecture_is_reached_and_its_macs_are_halved(name):
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, **OPTIONS.get(name, {})).eval()

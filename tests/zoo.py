@@ -96,7 +96,9 @@ class Detector(nn.Module):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 24, 3, 2, 1), nn.Conv2d(24, 32, 3, 2, 1)
         self.side, self.top = nn.Conv2d(24, 32, 1), nn.Conv2d(32, 32, 1)
-        self.heads = nn.ModuleDict({"boxes": nn.Conv2d(32, 4, 3, padding=1), "classes": nn.Conv2d(32, 5, 3, padding=1), "score": nn.Conv2d(32, 1, 1)})
+        self.heads = nn.ModuleDict(
+            {"boxes": nn.Conv2d(32, 4, 3, padding=1), "classes": nn.Conv2d(32, 5, 3, padding=1), "score": nn.Conv2d(32, 1, 1)}
+        )
 
     def forward(self, x):
         low = F.relu(self.a(x))
@@ -282,7 +284,13 @@ def bert():
     import transformers
 
     config = transformers.BertConfig(
-        vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, max_position_embeddings=32, num_labels=3
+        vocab_size=40,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=256,
+        max_position_embeddings=32,
+        num_labels=3,
     )
     return Plain(transformers.BertForSequenceClassification(config))
 

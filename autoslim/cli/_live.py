@@ -103,6 +103,13 @@ def trial_line(progress: Progress) -> str:
 def coverage_lines(coverage: dict[str, Any]) -> list[str]:
     """What each technique can reach, and what is left alone and why."""
     lines = [f"network: {coverage['params']:,} parameters, {coverage['macs']:,} multiply-accumulates, {len(coverage['layers'])} layers"]
+    if "structural" in coverage:
+        reach = coverage["structural"]
+        idle = f" ({reach['idle_params']:,} parameters never take part)" if reach["idle_params"] else ""
+        lines.append(
+            f"  channels, heads and blocks reach {reach['params_share']:.1%} of parameters, {reach['macs_share']:.1%} of MACs{idle}"
+        )
+        lines.append(f"  {coverage['checked']}")
     for name, row in coverage["techniques"].items():
         lines.append(f"  {name:<9} {row['units']:>4} units, {row['params_share']:6.1%} of parameters, {row['macs_share']:6.1%} of MACs")
     for name, why in list(coverage["left_out"].items())[:12]:

@@ -93,9 +93,7 @@ class Member:
                 draft.replace(name, chain)
 
 
-def factorise(
-    layer: nn.Module, share: float | str, method: str, by: str = "share", gram: Tensor | None = None
-) -> nn.Sequential | None:
+def factorise(layer: nn.Module, share: float | str, method: str, by: str = "share", gram: Tensor | None = None) -> nn.Sequential | None:
     """The chain, or None where it would hold at least as many weights as the layer, or pads with something else than zeros.
     ``gram``: second moments of what the layer reads, for ``whitened``; without them nothing is whitened."""
     if getattr(layer, "padding_mode", "zeros") != "zeros":
