@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from autoslim import plugins
+from autoslim import heads, plugins
 from autoslim.coverage import analyse
 from autoslim.errors import Untreatable, UserError
-from autoslim.heads import unfuse
 from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, call, shapes
 from autoslim.recipe import Recipe
@@ -45,9 +44,10 @@ class Draft:
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in the place called ``name``."""
         parent, _, leaf = name.rpartition(".")
+        heads.stand_in(self.model.get_submodule(name), module)
         setattr(self.model.get_submodule(parent), leaf, module.eval())
         self.replaced.add(name)
-        unfuse(self.model)
+        heads.unfuse(self.model)
 
     def parts(self, name: str) -> Iterator[tuple[str, nn.Module]]:
         """(full name, module) of the layers with a weight that now stand where layer ``name`` stood."""

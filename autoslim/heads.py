@@ -5,6 +5,8 @@ forward that takes it from the head; other modules keep theirs and get new numbe
 there are.
 """
 
+from types import SimpleNamespace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,6 +58,12 @@ def unfuse(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and not changed.isdisjoint(module.layers):
             module.use_nested_tensor = False
+
+
+def stand_in(old: nn.Module, new: nn.Module) -> None:
+    """Tell ``new``, in the place of ``old``, what nn.TransformerEncoder asks its first layer for."""
+    if isinstance(old, nn.TransformerEncoderLayer) and not isinstance(new, nn.TransformerEncoderLayer):
+        new.self_attn = SimpleNamespace(batch_first=old.self_attn.batch_first)
 
 
 def split(x: Tensor, heads: int) -> Tensor:

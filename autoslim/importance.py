@@ -31,7 +31,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
     def watch(name: str, channels: int) -> Any:
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             x = tensors((args, kwargs))[0].detach()
-            last = isinstance(module, (nn.Linear, *RECURRENT, *CELLS))
+            last = isinstance(module, (nn.Linear, *RECURRENT, *CELLS)) or hasattr(module, "nx")
             if x.shape[-1 if last else 1] != channels:
                 return
             flat = (x.reshape(-1, channels) if last else x.transpose(0, 1).flatten(1).t()).double()
@@ -42,8 +42,9 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
 
     handles = []
     for name, module in model.named_modules():
-        channels = getattr(module, "in_features", None) or getattr(module, "in_channels", None) or getattr(module, "input_size", None)
-        if isinstance(module, (nn.Linear, *RECURRENT, *CELLS)) or hasattr(module, "out_channels"):
+        sizes = (getattr(module, name, None) for name in ("in_features", "in_channels", "input_size", "nx"))  # nx: transformers' Conv1D
+        channels = next((size for size in sizes if isinstance(size, int)), None)
+        if channels and (isinstance(module, (nn.Linear, *RECURRENT, *CELLS)) or hasattr(module, "out_channels") or hasattr(module, "nx")):
             handles.append(module.register_forward_hook(watch(name, channels), with_kwargs=True))
     try:
         with torch.no_grad(), stepwise():
@@ -65,8 +66,8 @@ def importance(model: nn.Module, moments: Mapping[str, Tensor], group: Group) ->
         except AttributeError:
             continue  # removed with its block
         squares = moments.get(member.module)
-        if member.axis == "in" and squares is not None:
-            energy = column_norms(module, squares)
+        if member.reads and squares is not None:
+            energy = column_norms(module, squares) if member.axis == "in" else axis_norms(module, member.axis) * squares
             total += torch.stack([energy[list(spots)].sum() for spots in member.positions])
         elif (norms := axis_norms(module, member.axis)) is not None:
             share = torch.stack([norms[list(spots)].sum() for spots in member.positions])

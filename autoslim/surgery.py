@@ -121,8 +121,9 @@ def _keep_tensor(module: nn.Module, axis: Axis, kept: Tensor) -> None:
     """One dimension of a tensor of any module; the module must take its sizes from its tensors."""
     attribute, _, dim = axis.rpartition(":")
     _select(module, attribute, kept, int(dim))
-    if attribute == "weight" and hasattr(module, "nf") and dim == "1":
-        module.nf = len(kept)  # transformers' Conv1D
+    size = {"0": "nx", "1": "nf"}.get(dim, "")
+    if attribute == "weight" and hasattr(module, size):
+        setattr(module, size, len(kept))  # transformers' Conv1D
 
 
 def _keep_conv(module: nn.Module, axis: Axis, kept: Tensor) -> None:

@@ -40,6 +40,39 @@ def test_channels_and_heads_reach_the_network_and_halve_its_macs(network):
     assert after[0] < before[0]
 
 
+def weights(model, name):
+    """Numbers in the weights (no biases) of a module, its own and those below it."""
+    return sum(value.numel() for value in model.get_submodule(name).parameters() if value.dim() > 1)
+
+
+def test_macs_fall_as_the_weights_do(network):
+    """With all positions kept, a layer's products are proportional to its weights; attention products to the heads."""
+    name, model, example, _, structure = network
+    draft = compress(model, shrunk(structure, 0.25), [example], structure=structure)
+    after, _ = layers.trace(draft.model, example)
+    assert after.keys() == structure.layers.keys()
+    left = {
+        m.module: (group.size, len(draft.kept[m.module, "heads"]))
+        for group in structure.groups.values()
+        for m in group.members
+        if m.axis == "heads"
+    }
+    for layer in structure.layers.values():
+        pure = layer.kind == "MatMul" and not layer.params
+        before, now = left[layer.name] if pure else (weights(model, layer.name), weights(draft.model, layer.name))
+        if layer.kind == "MatMul" and layer.name in left and not pure or name == "attention" and not layer.name:
+            continue  # holds both
+        assert after[layer.name].macs * before == layer.macs * now, layer.name
+
+
+def test_what_a_block_costs_is_what_its_removal_saves(network):
+    _, model, example, _, structure = network
+    draft = compress(model, Recipe.of(Step("depth", name, True) for name in structure.blocks), [example], structure=structure)
+    params, macs = layers.count(draft.model, example)
+    assert params == structure.params - sum(block.params for block in structure.blocks.values())
+    assert macs == structure.macs - sum(block.macs for block in structure.blocks.values())
+
+
 def test_what_is_left_alone_has_a_reason_that_people_can_read(network):
     _, _, _, _, structure = network
     covered = {member.module for group in structure.groups.values() for member in group.members if not member.reads}
