@@ -78,9 +78,9 @@ def halved(structure, share=0.5):
 def test_every_architecture_is_reached_and_its_macs_are_halved(name):
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, **OPTIONS.get(name, {})).eval()
-    start = time.monotonic()
-    structure = coverage.analyse(model, IMAGE)
-    assert time.monotonic() - start < 30
+    start = time.process_time()
+    structure = coverage.analyse(model, IMAGE, seconds=120)  # other work on the machine is not the analysis
+    assert time.process_time() - start < 15
     assert coverage.reach(structure)["params_share"] >= 0.9
     covered = {member.module for group in structure.groups.values() for member in group.members if not member.reads}
     assert set(structure.left_out) | covered >= set(structure.layers)

@@ -236,6 +236,18 @@ def test_evbmf_finds_the_rank_under_noise(true):
     assert lowrank.evbmf_rank(0.1 * noise(60, 100, seed=3)) == 0
 
 
+@pytest.mark.parametrize(("strength", "kept"), [(0.85, 0), (1.15, 1)])
+def test_evbmf_keeps_what_stands_above_the_noise(strength, kept):
+    """With noise of variance v, theorem 2 keeps singular values above sqrt(long * v * x): x is computed here by hand for 60 x 100."""
+    alpha = 0.6
+    tau = 2.5129 * alpha**0.5
+    threshold = (100 * 0.1**2 * (1 + tau) * (1 + alpha / tau)) ** 0.5
+    pure = 0.1 * noise(60, 100, seed=5)
+    left, values, right = torch.linalg.svd(pure, full_matrices=False)
+    values[0] = strength * threshold
+    assert lowrank.evbmf_rank(left @ torch.diag(values) @ right) == kept
+
+
 def test_the_rank_follows_energy_or_bayes():
     layer = made(lambda: nn.Linear(100, 60))
     layer.weight.data = noise(60, 16, seed=1) @ noise(16, 100, seed=2) + 0.01 * noise(60, 100, seed=3)

@@ -6,6 +6,7 @@ import time
 import networks
 import pytest
 import torch
+import zoo
 from networks import noise, seeded
 from torch import nn
 
@@ -333,6 +334,49 @@ def test_a_false_proposal_is_refuted_and_the_others_are_kept(structures):
     assert set(found.groups) == {group.name for group in good} - {"stem"}
     assert found.refuted == 1
     assert found.left_out["stem"].startswith("its channels cannot be cut")
+
+
+class Halves(nn.Module):
+    """Half of the channels go on untouched, the others through a layer: no channel can go without its place in the other half."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(10, 4, 1)
+
+    def forward(self, x):
+        one, other = torch.relu(self.a(x)).chunk(2, 1)
+        return self.c(torch.cat([one, torch.relu(self.b(other))], 1)).mean((2, 3))
+
+
+class Mixed(nn.Module):
+    """Channels of a layer without groups are shuffled in two rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        x = x.view(len(x), 2, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+        return self.c(torch.relu(self.b(x))).mean((2, 3))
+
+
+@pytest.mark.parametrize(("build", "torn", "left"), [(Halves, ["a"], {"b"}), (Mixed, ["a"], {"b"})])
+def test_channels_that_a_split_or_a_shuffle_takes_apart_are_not_proposed(build, torn, left):
+    model, reasons = seeded(build), {}
+    proposed = groups.coupling.propose(model, groups.flow.follow(model, IMAGE), reasons)
+    assert {group.name for group in proposed} == left
+    assert [reasons[name] for name in torn] == [groups.coupling.UNEVEN] * len(torn)
+
+
+def test_a_shuffle_loses_the_same_channels_of_every_group():
+    """Three groups of eight: two channels of each go, by hand."""
+    model = seeded(zoo.Shuffle)
+    structure = coverage.analyse(model, IMAGE)
+    assert structure.groups["b"].width == 3
+    cut = engine.compress(model, Recipe.of([Step("channels", "b", 6)]), [IMAGE], structure=structure).model
+    assert (cut.b.out_channels, cut.b.groups, cut.c.groups, cut.d.in_channels) == (18, 3, 18, 18)
+    assert sum(p.numel() for p in cut.parameters()) == 24 * 28 + (18 * 8 + 18) + (18 * 9 + 18) + (32 * 18 + 32) + (32 * 4 + 4)
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------------
