@@ -35,7 +35,20 @@ def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Gro
     written = {classes[label] for label in found.writes}
     needed = {classes[label] for label in found.reads | found.contracted}
     add_heads(found, classes, spots)
-    return assemble({number: spots[number] for number in sorted(written & needed & spots.keys() - fixed.keys())})
+    groups = assemble({number: spots[number] for number in sorted(written & needed & spots.keys() - fixed.keys())})
+    return apart(groups, reasons)
+
+
+def apart(groups: list[Group], reasons: dict[str, str]) -> list[Group]:
+    """Without the heads that share an axis with channels: the two are cut one after the other, each by its own positions."""
+    taken = {(member.module, member.axis) for group in groups if group.kind != HEADS for member in group.members}
+    kept = []
+    for group in groups:
+        if group.kind == HEADS and any((member.module, member.axis) in taken for member in group.members):
+            reasons |= dict.fromkeys(group.producers, "its heads are read together with channels of other layers")
+        else:
+            kept.append(group)
+    return kept
 
 
 def uneven(found: Found, classes: list[int]) -> set[int]:

@@ -348,6 +348,26 @@ class Halves(nn.Module):
         return self.c(torch.cat([one, torch.relu(self.b(other))], 1)).mean((2, 3))
 
 
+class Parallel(zoo.Attention):
+    """The projection after the heads reads a feed-forward layer as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.out = nn.Linear(24, 16), nn.Linear(24 + 16, 24)
+
+    def forward(self, x):
+        x = self.embed(x)
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        heard = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return self.head((x + self.out(torch.cat([heard, torch.relu(self.up(x))], -1))).mean(1))
+
+
+def test_heads_that_share_an_axis_with_channels_are_left_and_named():
+    structure = coverage.analyse(seeded(Parallel), noise(1, 7, 6))
+    assert set(structure.groups) == {"up"}
+    assert structure.left_out["qkv"] == "its heads are read together with channels of other layers"
+
+
 class Mixed(nn.Module):
     """Channels of a layer without groups are shuffled in two rows."""
 

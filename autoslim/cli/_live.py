@@ -105,9 +105,9 @@ def coverage_lines(coverage: dict[str, Any]) -> list[str]:
     lines = [f"network: {coverage['params']:,} parameters, {coverage['macs']:,} multiply-accumulates, {len(coverage['layers'])} layers"]
     if "structural" in coverage:
         reach = coverage["structural"]
-        idle = f" ({reach['idle_params']:,} parameters never take part)" if reach["idle_params"] else ""
+        idle = f" ({reach['idle_params']:,} never do)" if reach["idle_params"] else ""
         lines.append(
-            f"  channels, heads and blocks reach {reach['params_share']:.1%} of parameters, {reach['macs_share']:.1%} of MACs{idle}"
+            f"  channels, heads and blocks reach {reach['params_share']:.1%} of parameters that take part, {reach['macs_share']:.1%} of MACs{idle}"
         )
         lines.append(f"  {coverage['checked']}")
     for name, row in coverage["techniques"].items():
