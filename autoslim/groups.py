@@ -81,7 +81,7 @@ def find(model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: f
     found = Findings(time.monotonic() + seconds)
     proposals, trouble = by_flow(model, example, found)
     if trouble:
-        proposals, also = by_torch_pruning(traceable(model), example, found.end - time.monotonic())
+        proposals, also = by_torch_pruning(traceable(model), example, max(1.0, found.end - time.monotonic()))
         trouble = "; ".join(part for part in (trouble, also) if part)
         known = {name for group in proposals for name in group.producers}
         proposals += by_sequence(model, [layer for layer in layers.values() if layer.name not in known], layers)
@@ -108,7 +108,7 @@ def traceable(model: nn.Module) -> nn.Module:
 
 def by_flow(model: nn.Module, example: Inputs, found: Findings, balanced: bool = False) -> tuple[list[Group], str]:
     """(groups proposed by the flow of channels through one run, why there are none)."""
-    seconds = found.end - time.monotonic()
+    seconds = max(1.0, found.end - time.monotonic())
     try:
         with time_limit(seconds):
             seen = flow.follow(model, example, balanced)
