@@ -46,9 +46,9 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
         }
         values = tuple(told["values"] if told.get("values") is not None else technique.values)
         allowed = supports.get(name)
-        if allowed is not None and (dropped := [value for value in values if value not in allowed]):
+        if allowed is not None and (dropped := [value for value in values if kind(value) not in allowed]):
             notes.append(f"{name}: {', '.join(map(str, dropped))} left out, the runtime has no such kernels")
-            values = tuple(value for value in values if value in allowed)
+            values = tuple(value for value in values if kind(value) in allowed)
         for label, tied in tie(units, told.get("tie", "none"), spec.get("ties") or []).items():
             domain = domain_of(name, label, [technique.effective] * len(tied), tied, values)
             if domain is not None:
@@ -67,6 +67,11 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
             f"space: nothing in this network can be changed by it ({'; '.join(notes) or 'every unit is frozen'}); try a wider space"
         )
     return SearchSpace(tuple(domains + searched), fixed), notes
+
+
+def kind(value: Any) -> Any:
+    """What a runtime tells apart of a value: of a number format with details, the format."""
+    return value["format"] if isinstance(value, Mapping) and "format" in value else value
 
 
 def wanted(unit: Unit, globs: list[str], freeze: list[str]) -> bool:

@@ -9,6 +9,7 @@ from autoslim.budget import feasible
 from autoslim.candidate import Candidate, Done, Outcome, Rejected
 from autoslim.clock import Clock, remove, sha256
 from autoslim.engine import Draft, compress
+from autoslim.formats import stored_bits
 from autoslim.inputs import Inputs
 from autoslim.layers import count
 from autoslim.metrics import Value
@@ -132,11 +133,12 @@ class Climb:
 
 
 def payload_bytes(draft: Draft) -> int:
-    """Bytes that the weights alone need in a file: a lower bound of its size. Integer layers store one byte a weight."""
-    small = {full for layer, bits in draft.bits.items() if bits == 8 for full, _ in draft.parts(layer)}
+    """Bytes that the weights alone need in a file: a lower bound of its size, with narrow weights at the width they are stored with."""
+    bits = {full: stored_bits(value) for layer, value in draft.bits.items() for full, _ in (*draft.parts(layer), (layer, None))}
     total = 0
     for name, parameter in draft.model.named_parameters():
         owner, _, kind = name.rpartition(".")
         norm = isinstance(draft.model.get_submodule(owner), torch.nn.modules.batchnorm._BatchNorm)
-        total += 0 if norm else parameter.numel() * (1 if owner in small and kind == "weight" else parameter.element_size())
+        narrow = bits.get(owner) if kind.startswith("weight") else None
+        total += 0 if norm else parameter.numel() * narrow // 8 if narrow else parameter.numel() * parameter.element_size()
     return total

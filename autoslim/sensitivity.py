@@ -14,6 +14,7 @@ import torch
 from autoslim import resolving
 from autoslim.effects import hopeless
 from autoslim.engine import Draft, compress
+from autoslim.formats import is_integer
 from autoslim.layers import trace
 from autoslim.recipe import Recipe, Step
 from autoslim.recovery import gap, judge
@@ -93,7 +94,7 @@ def work_of(evaluator: "Evaluator", draft: Draft) -> dict[str, Any]:
     for name in evaluator.prepared.structure.layers:
         own = [layer for other, layer in now.items() if other == name or other.startswith(name + ".")]
         macs[name], params[name] = float(sum(layer.macs for layer in own)), float(sum(layer.params for layer in own))
-    return {"macs": macs, "params": params, "integer": sorted(layer for layer, bits in draft.bits.items() if bits == 8)}
+    return {"macs": macs, "params": params, "integer": sorted(layer for layer, bits in draft.bits.items() if is_integer(bits))}
 
 
 def times(evaluator: "Evaluator") -> dict[str, Any]:

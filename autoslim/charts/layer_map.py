@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim.charts._ink import draw
+from autoslim.formats import stored_bits
 
 COLUMNS = ("channels", "rank", "sparsity", "bits")
 
@@ -61,6 +62,6 @@ def share_of(column: str, value: Any, group: Mapping[str, Any] | None) -> tuple[
     if column == "channels":
         return value / group["size"], f"{value}/{group['size']}"
     if column == "bits":
-        return value / 32, str(value)
+        return stored_bits(value) / 32, str(value)
     share = value["share"] if isinstance(value, Mapping) else float(value)
     return (1 - share if column == "sparsity" else share), f"{share:g}"

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: one .onnx file, integer QDQ kernels for the layers whose bits are 8 (the default runtime)."""
+"""ONNX Runtime on the CPU: one .onnx file with integer kernels and narrow storage as the bits say (the default runtime)."""
 
 import json
 import logging
@@ -15,15 +15,17 @@ import onnxruntime
 import torch
 from torch import nn
 
-from autoslim import host, onnx_names, packing
+from autoslim import formats, host, onnx_names, packing
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.fusing import TOLERANCE, fused
 from autoslim.inputs import Inputs, batch_size, call, close, rows, split, tensors
-from autoslim.onnx_int8 import quantise
+from autoslim.onnx_bits import quantise
 from autoslim.rewriting import Template
 from autoslim.runtimes import _dynamic
 
+#: samples that are calibrated on at once
+PIECE = 8
 OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
 
 
@@ -31,7 +33,7 @@ class Member:
     """Exports with the dynamo exporter, quantises per layer, opens with pinned session options; see the module."""
 
     suffix = ".onnx"
-    supports = {"bits": (32, 8)}
+    supports = {"bits": tuple(formats.NAMES)}
 
     def __init__(self) -> None:
         self._template: tuple[tuple, Template] | None = None
@@ -83,7 +85,7 @@ class Member:
         return self._template[1]
 
     def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
-        """The shipped file: the float graph with integer kernels for the layers whose bits are 8."""
+        """The shipped file: the float graph with the draft's bits."""
         model, notes = onnx.load(str(base)), []
         if draft.bits:
             names = [node.name for node in model.graph.input]
@@ -114,10 +116,10 @@ class Member:
 
     @staticmethod
     def _fit(model: onnx.ModelProto, calibration: Sequence[Inputs]) -> list[Inputs]:
-        """Calibration batches in the batch size that the graph takes."""
+        """Calibration inputs in small batches, or in the batch size that the graph takes."""
         fixed = _meta(model).get(BATCH, "")
         if not fixed:
-            return list(calibration)
+            return [rows(inputs, start, start + PIECE) for inputs in calibration for start in range(0, batch_size(inputs), PIECE)]
         size = int(fixed)
         return [rows(inputs, start, start + size) for inputs in calibration for start in range(0, batch_size(inputs) - size + 1, size)]
 

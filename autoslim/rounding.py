@@ -1,0 +1,129 @@
+"""Weights to integers: to the nearest, with the error of each column spread over the later ones (GPTQ), or up and down as
+the layer's outputs like it best (AdaRound)."""
+
+import numpy as np
+
+#: damping of the Gram matrix as a share of its mean diagonal (Frantar et al. 2022, section 3.3, step 3), and columns per block
+DAMPING, BLOCK = 0.01, 128
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+#: AdaRound: steps, rate, weight of the regulariser, and the stretch of the sigmoid (Nagel et al. 2020, section 3.3)
+STEPS, RATE, PRESSURE, STRETCH = 400, 0.02, 0.01, (-0.1, 1.1)
+
+
+def bounds(bits: int) -> tuple[int, int]:
+    """Least and greatest integer: symmetric for bytes, since kernels multiply them; all sixteen values for four bits."""
+    return (-127, 127) if bits == 8 else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def scales_of(weight: np.ndarray, bits: int, block: int, importance: np.ndarray | None = None, signed: bool = False) -> np.ndarray:
+    """(outputs, blocks) steps of a weight (outputs, inputs), one for each ``block`` inputs.
+
+    Eight bits: the largest value. Fewer: of several shrunk ranges the one with the least squared error, each input weighted with
+    its ``importance`` E[x^2] (inputs,). ``signed`` steps may be negative, so that the extreme value gets the extra negative level.
+    """
+    low, high = bounds(bits)
+    parts = weight.reshape(len(weight), -1, block).astype(np.float64)
+    top = np.abs(parts).max(-1)
+    if bits >= 8:
+        return settled(top / high)
+    care = (np.ones(weight.shape[1]) if importance is None else importance).reshape(1, -1, block)
+    extreme = np.take_along_axis(parts, np.abs(parts).argmax(-1)[..., None], -1)[..., 0]
+    best, least = None, None
+    tops = [top / high, extreme / low] if signed else [top / high]
+    for candidate in [settled(one * share) for one in tops for share in SHRINKS]:
+        step = candidate[..., None]
+        error = (care * np.square(np.clip(np.rint(parts / step), low, high) * step - parts)).sum(-1)
+        if best is None:
+            best, least = candidate, error
+        else:
+            better = error < least
+            best, least = np.where(better, candidate, best), np.minimum(error, least)
+    return best
+
+
+def settled(scales: np.ndarray) -> np.ndarray:
+    """Steps as the file will hold them; 1 where a block is all zeros."""
+    kept = scales.astype(np.float32).astype(np.float64)
+    return np.where(np.abs(kept) < 1e-12, 1.0, kept)
+
+
+def nearest(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+    """(outputs, inputs) integers."""
+    low, high = bounds(bits)
+    return np.clip(np.rint(weight / spread(scales, weight.shape[1])), low, high).astype(np.int8)
+
+
+def spread(scales: np.ndarray, inputs: int) -> np.ndarray:
+    """(outputs, inputs) steps from (outputs, blocks)."""
+    return np.repeat(scales, inputs // scales.shape[1], axis=1)
+
+
+def gptq(weight: np.ndarray, scales: np.ndarray, bits: int, gram: np.ndarray) -> np.ndarray:
+    """(outputs, inputs) integers by GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, algorithm 1): columns in turn, each
+    one's error moved to the columns after it by the inverse of ``gram`` = X^T X (inputs, inputs).
+
+    Columns with the largest diagonal go first; the steps are fixed beforehand. Rounds to the nearest if the matrix is singular.
+    """
+    low, high = bounds(bits)
+    inputs = weight.shape[1]
+    order = np.argsort(-np.diag(gram), kind="stable")
+    upper = inverse_root(gram[np.ix_(order, order)])
+    if upper is None:
+        return nearest(weight, scales, bits)
+    left = weight.astype(np.float64)[:, order]
+    steps = spread(scales, inputs)[:, order]
+    found = np.zeros(left.shape, np.int8)
+    for start in range(0, inputs, BLOCK):
+        stop = min(start + BLOCK, inputs)
+        errors = np.zeros((len(left), stop - start))
+        for column in range(start, stop):
+            whole = np.clip(np.rint(left[:, column] / steps[:, column]), low, high)
+            found[:, column] = whole
+            error = (left[:, column] - whole * steps[:, column]) / upper[column, column]
+            left[:, column:stop] -= np.outer(error, upper[column, column:stop])
+            errors[:, column - start] = error
+        left[:, stop:] -= errors @ upper[start:stop, stop:]
+    return found[:, np.argsort(order, kind="stable")]
+
+
+def inverse_root(gram: np.ndarray) -> np.ndarray | None:
+    """The upper Cholesky factor of the inverse of a damped Gram matrix; None where there is none."""
+    damped = gram.astype(np.float64) + DAMPING * max(float(np.diag(gram).mean()), 1e-12) * np.eye(len(gram))
+    try:
+        return np.linalg.cholesky(np.linalg.inv(damped)).T
+    except np.linalg.LinAlgError:
+        return None
+
+
+def adaround(weight: np.ndarray, scales: np.ndarray, bits: int, rows: np.ndarray) -> np.ndarray:
+    """(outputs, inputs) integers by AdaRound (Nagel et al. 2020, https://arxiv.org/abs/2004.10568, eq. 21-25): each weight up or
+    down, learnt by gradient so that ``rows`` (n, inputs) give the outputs that they gave; never worse on them than the nearest."""
+    import torch
+
+    low, high = bounds(bits)
+    step = torch.tensor(spread(scales, weight.shape[1]), dtype=torch.float32)
+    wanted, x = torch.tensor(weight, dtype=torch.float32), torch.tensor(rows, dtype=torch.float32)
+    floor = torch.floor(wanted / step)
+    share = (wanted / step - floor).clamp(0.01, 0.99)
+    bottom, top = STRETCH
+    place = torch.log((share - bottom) / (top - share)).requires_grad_(True)  # the inverse of eq. 23
+    optimizer = torch.optim.Adam([place], lr=RATE)
+    scale = (x @ wanted.t()).square().mean().clamp_min(1e-12)
+    for number in range(STEPS):
+        up = (torch.sigmoid(place) * (top - bottom) + bottom).clamp(0, 1)  # eq. 23
+        soft = (floor + up).clamp(low, high) * step
+        loss = ((x @ (soft - wanted).t()).square().mean()) / scale
+        if number > STEPS // 5:
+            sharp = 20 - 18 * (number / STEPS)
+            loss = loss + PRESSURE * (1 - (2 * up - 1).abs().pow(sharp)).mean()  # eq. 24
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    learnt = (floor + (place.detach() > 0)).clamp(low, high).numpy().astype(np.int8)
+    plain = nearest(weight, scales, bits)
+    return min((learnt, plain), key=lambda whole: output_error(weight, whole, scales, rows))
+
+
+def output_error(weight: np.ndarray, whole: np.ndarray, scales: np.ndarray, rows: np.ndarray) -> float:
+    """Mean squared error of a layer's outputs on ``rows`` (n, inputs)."""
+    return float(np.square(rows @ (whole * spread(scales, weight.shape[1]) - weight).T).mean())
