@@ -33,9 +33,12 @@ class Graph:
         return [name for name in node.input if name and name not in self.constants]
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        """Add an initializer, once; returns its name. Four-bit values are packed two to a byte."""
+        """Add an initializer, unless an equal one has that name; returns its name. Four-bit values are packed two to a byte."""
+        made = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        while name in self.constants and self.constants[name].SerializeToString() != made.SerializeToString():
+            name = made.name = f"{name}_2"
         if name not in self.constants:
-            self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+            self.model.graph.initializer.append(made)
             self.constants[name] = self.model.graph.initializer[-1]
         return name
 

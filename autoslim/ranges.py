@@ -1,7 +1,5 @@
 """Ranges of integer activations: four ways to find one from what a tensor held during calibration."""
 
-import contextlib
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +7,7 @@ import numpy as np
 #: values per tensor that a range is found from, and levels of an unsigned byte
 VALUES, LEVELS = 1 << 16, 255
 #: bins of the histogram of the entropy method
-BINS = 512
+BINS = 2048
 PERCENTILES = (99.99, 99.9)
 SHRINKS = np.linspace(1.0, 0.2, 17)
 Range = tuple[float, float]
@@ -47,15 +45,32 @@ def mse(values: np.ndarray, low: float, high: float) -> list[Range]:
 
 
 def entropy(values: np.ndarray, low: float, high: float) -> list[Range]:
-    """The range whose quantised histogram diverges least from the original (Migacz 2017, "8-bit inference with TensorRT"), by
-    ONNX Runtime's own collector."""
-    from onnxruntime.quantization.calibrate import HistogramCollector
+    """The range whose quantised histogram diverges least from the original (Migacz 2017, "8-bit inference with TensorRT", slides 20 to
+    30), for ranges that shrink towards 0. Own code: ONNX Runtime's collector takes 0.2 s for one tensor, too long for a search."""
+    counts, edges = np.histogram(values[values != 0], BINS, (low, high))  # 0 is exact in every range
+    zero = int(np.clip(np.searchsorted(edges, 0.0), 0, BINS))
+    tried = []
+    for share in np.linspace(1.0, 0.1, 31):
+        first, last = zero - int(np.ceil(zero * share)), zero + int(np.ceil((BINS - zero) * share))
+        tried.append((divergence(counts, first, last), float(edges[first]), float(edges[last])))
+    return [min(tried)[1:]]
 
-    collector = HistogramCollector("entropy", False, BINS, 128, 99.99, "same")
-    with contextlib.redirect_stdout(io.StringIO()):
-        collector.collect({"x": [values]})
-        low, high = collector.compute_entropy()["x"][:2]
-    return [(float(low), float(high))]
+
+def divergence(counts: np.ndarray, first: int, last: int) -> float:
+    """Kullback-Leibler divergence between the counts of bins [first, last), what lies outside added to the outermost, and the same
+    merged into the levels of a byte, each level's count spread evenly over its bins that are not empty."""
+    inside = counts[first:last].astype(np.float64)
+    want = inside.copy()
+    want[0] += counts[:first].sum()
+    want[-1] += counts[last:].sum()
+    starts = np.unique(np.linspace(0, len(inside), min(LEVELS + 1, len(inside)), endpoint=False).astype(int))
+    lengths = np.diff([*starts, len(inside)])
+    filled = inside > 0
+    share = np.add.reduceat(inside, starts) / np.maximum(np.add.reduceat(filled.astype(float), starts), 1)
+    got = np.where(filled, np.repeat(share, lengths), 0.0)
+    want, got = want / max(want.sum(), 1e-12), got / max(got.sum(), 1e-12)
+    there = want > 0
+    return float((want[there] * np.log(want[there] / np.maximum(got[there], 1e-6))).sum())
 
 
 METHODS: dict[str, Callable[[np.ndarray, float, float], list[Range]]] = {

@@ -25,7 +25,7 @@ from autoslim.rewriting import Template
 from autoslim.runtimes import _dynamic
 
 #: samples that are calibrated on at once
-PIECE = 8
+PIECE = 16
 OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
 
 
