@@ -16,8 +16,11 @@ def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structu
     """The structure of ``model`` (in eval mode, not changed); no new proposal is checked after ``seconds``."""
     start = time.monotonic()
     layers, not_counted = trace(model, example)
-    found = groups.find(model, example, layers, seconds - (time.monotonic() - start))
-    left_out = found.left_out | {name: why for name, why in untreated(model).items() if name not in layers and name not in found.covered}
+    tables = [name for name, layer in layers.items() if layer.kind == "Embedding"]
+    others = {name: layer for name, layer in layers.items() if name not in tables}
+    found = groups.find(model, example, others, seconds - (time.monotonic() - start))
+    left_out = found.left_out | dict.fromkeys(tables, "a table of embeddings: only its bits can be changed")
+    left_out |= {name: why for name, why in untreated(model).items() if name not in layers and name not in found.covered}
     return Structure(
         layers,
         found.groups,

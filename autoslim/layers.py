@@ -19,6 +19,8 @@ CELLS = (nn.GRUCell, nn.LSTMCell, nn.RNNCell)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 COUNTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, *RECURRENT, *CELLS, nn.MultiheadAttention)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
+#: looked up instead of multiplied: layers without multiply-accumulates
+TABLES = (nn.Embedding,)
 #: parameters that cost no multiply-accumulate worth naming: folded, looked up or element-wise
 CHEAP = (*NORMS, nn.Embedding, nn.EmbeddingBag, nn.PReLU)
 
@@ -34,6 +36,8 @@ FORMULAS = flop_counter.flop_registry | {torch.ops.aten._scaled_dot_product_flas
 
 def macs_of(module: nn.Module, inputs: Any, output: Any) -> int:
     """Multiply-accumulates of one call, by the textbook formula of each kind; biases are not counted."""
+    if isinstance(module, TABLES):
+        return 0
     if isinstance(module, nn.Linear):
         return tensors(inputs)[0].numel() * module.out_features
     if isinstance(module, (*RECURRENT, *CELLS)):
@@ -63,7 +67,8 @@ def weighted(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def trace(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tuple[str, ...]]:
-    """({name: Layer} in the order of execution, names of what is not counted), from one run on ``example``.
+    """({name: Layer} in the order of execution, names of what is not counted), from one run on ``example``. Embeddings are layers
+    of no multiply-accumulates.
 
     Forward hooks count the weighted modules; a dispatch mode counts products that no such module runs, for the module that
     holds the weight or, without a weight, for the one that is running. Control flow, dicts and custom modules do not matter.
@@ -96,6 +101,7 @@ class Counter(TorchDispatchMode):
         self.batch = batch
         self.found: dict[str, Layer] = {}
         self.counted = {module: name for name, module in weighted(model).items()}
+        self.counted |= {module: name for name, module in model.named_modules() if isinstance(module, TABLES)}
         self.modules = dict(model.named_modules())
         self.owners = {
             value.untyped_storage().data_ptr(): name for name, module in self.modules.items() for value in module.parameters(recurse=False)
@@ -158,6 +164,8 @@ def describe(name: str, module: nn.Module, macs: int, order: int) -> Layer:
     kind = type(module).__name__
     if isinstance(module, nn.Linear):
         return Layer(name, kind, params, macs, module.out_features, module.in_features, order=order)
+    if isinstance(module, TABLES):
+        return Layer(name, kind, params, macs, module.embedding_dim, module.num_embeddings, order=order)
     if isinstance(module, nn.MultiheadAttention):
         return Layer(name, kind, params, macs, module.embed_dim, module.embed_dim, order=order)
     if isinstance(module, (*RECURRENT, *CELLS)):

@@ -17,6 +17,8 @@ def family(structure: Structure) -> str:
     weights = {"rnn": 0, "cnn": 0, "transformer": 0}
     recurrent = {kind.__name__ for kind in (*RECURRENT, *CELLS)}
     for layer in structure.layers.values():
+        if layer.kind == "Embedding":
+            continue  # every family of text has them
         kind = "rnn" if layer.kind in recurrent else "cnn" if "Conv" in layer.kind else "transformer"
         weights[kind] += layer.params
     if weights["rnn"] * 3 > sum(weights.values()):
@@ -46,9 +48,9 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
         }
         values = tuple(told["values"] if told.get("values") is not None else technique.values)
         allowed = supports.get(name)
-        if allowed is not None and (dropped := [value for value in values if kind(value) not in allowed]):
+        if allowed is not None and (dropped := [value for value in values if format_of(value) not in allowed]):
             notes.append(f"{name}: {', '.join(map(str, dropped))} left out, the runtime has no such kernels")
-            values = tuple(value for value in values if kind(value) in allowed)
+            values = tuple(value for value in values if format_of(value) in allowed)
         for label, tied in tie(units, told.get("tie", "none"), spec.get("ties") or []).items():
             domain = domain_of(name, label, [technique.effective] * len(tied), tied, values)
             if domain is not None:
@@ -69,7 +71,7 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
     return SearchSpace(tuple(domains + searched), fixed), notes
 
 
-def kind(value: Any) -> Any:
+def format_of(value: Any) -> Any:
     """What a runtime tells apart of a value: of a number format with details, the format."""
     return value["format"] if isinstance(value, Mapping) and "format" in value else value
 
