@@ -115,7 +115,9 @@ class Writer:
             found[place] = choice.range
             if choice.error > LOUD:
                 layers = ", ".join(sorted({site.layer for site in readers[tensor]}))
-                self.notes.append(f"bits: {layers}: outputs differ by {choice.error:.0%} of their energy as integers; 32 may be better there")
+                self.notes.append(
+                    f"bits: {layers}: outputs differ by {choice.error:.0%} of their energy as integers; 32 may be better there"
+                )
         return found
 
     def choose(self, tensor: str, group: Sequence[Site]) -> tuple[Choice, str]:

@@ -42,7 +42,9 @@ class Graph:
             self.constants[name] = self.model.graph.initializer[-1]
         return name
 
-    def node(self, op: str, inputs: list[str], outputs: list[str], name: str, like: onnx.NodeProto | None = None, **attributes: object) -> str:
+    def node(
+        self, op: str, inputs: list[str], outputs: list[str], name: str, like: onnx.NodeProto | None = None, **attributes: object
+    ) -> str:
         """Add a node (anywhere: :meth:`tidy` sorts), with the module scope of ``like``; returns its first output."""
         made = onnx.helper.make_node(op, inputs, outputs, name=name, **attributes)
         if like is not None:

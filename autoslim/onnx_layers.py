@@ -101,7 +101,9 @@ def unfit(site: Site, graph: Graph) -> str:
     """Why a node cannot be treated; "" if it can."""
     if site.weight not in graph.constants:
         return "its weight is computed in the graph"
-    if site.op == "Gemm" and (attribute(site.node, "transA", 0) or attribute(site.node, "alpha", 1.0) != 1 or attribute(site.node, "beta", 1.0) != 1):
+    if site.op == "Gemm" and (
+        attribute(site.node, "transA", 0) or attribute(site.node, "alpha", 1.0) != 1 or attribute(site.node, "beta", 1.0) != 1
+    ):
         return "its product is scaled or transposed"
     if site.op in ("Gemm", "MatMul", *TABLES) and len(graph.constants[site.weight].dims) != 2:
         return "its weight is no matrix"
@@ -120,3 +122,17 @@ def layer_of(node: onnx.NodeProto, constants: Mapping[str, object], wanted: Mapp
     if node.op_type in TABLES:
         return None  # indexing is everywhere; only the table's name tells
     return next((scope for scope in reversed(scopes(node)) if scope in wanted), None)
+
+
+def width(graph: Graph, node: onnx.NodeProto) -> tuple[int, int] | None:
+    """(output channels, input channels) of a node with a weight, through the nodes that widen it; None for others."""
+    if node.op_type not in MATRICES or (node.op_type == "Conv" and attribute(node, "group", 1) != 1):
+        return None
+    name = node.input[1]
+    while name not in graph.constants and name in graph.made_by and graph.made_by[name].op_type in ("DequantizeLinear", "Cast"):
+        name = graph.made_by[name].input[0]
+    dims = list(graph.constants[name].dims) if name in graph.constants else []
+    if len(dims) < 2:
+        return None
+    turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+    return (dims[1], dims[0]) if turned else (dims[0], dims[1])

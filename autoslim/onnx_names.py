@@ -1,10 +1,14 @@
 """Which module of the model a node of an exported graph came from."""
 
 import ast
+import re
+from collections.abc import Mapping
 
 import onnx
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+#: what ONNX Runtime appends to a node's name when it fuses it, changes its layout or makes it an integer kernel
+ENDINGS = re.compile(r"(_nchwc|_quant|_token_\d+|/\w+/?)$")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 
 
@@ -43,3 +47,14 @@ def owners(model: onnx.ModelProto) -> dict[str, str]:
         found[node.name] = name
         found.update(dict.fromkeys(node.output, name))
     return found
+
+
+def place(owners: Mapping[str, str], kernel: str) -> str:
+    """The layer of a kernel of the optimised graph, by the node's name that is left in its own; the kernel's name if that says nothing."""
+    name = kernel
+    while not owners.get(name):
+        shorter = ENDINGS.sub("", name)
+        if shorter == name:
+            return kernel
+        name = shorter
+    return owners[name]

@@ -195,7 +195,12 @@ def weigh(graph: Graph, site: Site, weight: Weight, step: float) -> None:
         bias, bias_scale = graph.constant(f"{label}_quantized", kept), graph.constant(f"{label}_quantized_scale", both)
         bias_zero = graph.constant(f"{label}_quantized_zero_point", np.zeros(len(both), np.int32))
         node.input[2] = graph.node(
-            "DequantizeLinear", [bias, bias_scale, bias_zero], [f"{label}_DequantizeLinear_Output"], f"{label}_DequantizeLinear", node, axis=0
+            "DequantizeLinear",
+            [bias, bias_scale, bias_zero],
+            [f"{label}_DequantizeLinear_Output"],
+            f"{label}_DequantizeLinear",
+            node,
+            axis=0,
         )
 
 

@@ -20,7 +20,9 @@ from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.fusing import TOLERANCE, fused
 from autoslim.inputs import Inputs, batch_size, call, close, rows, split, tensors
-from autoslim.onnx_bits import quantise
+from autoslim.onnx_bits import META, quantise
+from autoslim.onnx_graph import Graph
+from autoslim.onnx_layers import width
 from autoslim.rewriting import Template
 from autoslim.runtimes import _dynamic
 
@@ -109,10 +111,19 @@ class Member:
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                 node = event["name"].removesuffix("_kernel_time")
-                place = owners.get(node) or owners.get(node.removesuffix("_nchwc").removesuffix("_quant")) or node
-                key = place, event["args"]["op_name"]
+                key = onnx_names.place(owners, node), event["args"]["op_name"]
                 spent[key] = spent.get(key, 0.0) + event["dur"] / 1000 / runs
         return [{"layer": layer, "op": op, "ms": ms} for (layer, op), ms in sorted(spent.items(), key=lambda item: -item[1])]
+
+    def bits(self, path: Path) -> dict[str, Any]:
+        """{layer: bits} that were asked of a file."""
+        return json.loads(_meta(onnx.load(str(path))).get(META, "{}"))
+
+    def widths(self, path: Path) -> dict[str, tuple[int, int]]:
+        """{layer: (output channels, input channels)} of a file's convolutions and products with weights; grouped ones are left out."""
+        graph = Graph(onnx.load(str(path)))
+        owners = onnx_names.owners(graph.model)
+        return {owners[node.name]: pair for node in graph.model.graph.node if (pair := width(graph, node)) is not None}
 
     @staticmethod
     def _fit(model: onnx.ModelProto, calibration: Sequence[Inputs]) -> list[Inputs]:
