@@ -77,16 +77,19 @@ def blocks(graph: Graph, node: onnx.NodeProto, integer: np.ndarray, steps: np.nd
 
 
 def table(graph: Graph, node: onnx.NodeProto, name: str) -> None:
-    """Store an embedding's table (entries, width) as bytes with a step per column; only the rows that are looked up are widened
-    (Gather, then DequantizeLinear; the other way round widens the whole table at every inference)."""
+    """Store an embedding's table (entries, width) as bytes with a step per column; only the rows that are looked up are widened.
+
+    Gather, Cast, Mul: widening before the Gather would take the whole table at every inference, and ONNX Runtime moves a
+    DequantizeLinear on to later nodes as a pair that makes bytes again.
+    """
     value = graph.array(name)
     steps = settled(np.abs(value).max(0) / 127).astype(np.float32)
     stored = graph.constant(f"{name}_quantized", np.clip(np.rint(value / steps), -127, 127).astype(np.int8))
     scale = graph.constant(f"{name}_scale", steps)
-    zero = graph.constant(f"{name}_zero_point", np.zeros(len(steps), np.int8))
     found = node.output[0]
     node.input[0], node.output[0] = stored, f"{found}_bytes"
-    graph.node("DequantizeLinear", [f"{found}_bytes", scale, zero], [found], f"{node.name}_DequantizeLinear", node, axis=-1)
+    wide = graph.node("Cast", [f"{found}_bytes"], [f"{found}_widened"], f"{node.name}_widen", node, to=onnx.TensorProto.FLOAT)
+    graph.node("Mul", [wide, scale], [found], f"{node.name}_scale", node)
 
 
 def narrow_table(graph: Graph, node: onnx.NodeProto, name: str, bits: int) -> None:

@@ -1,0 +1,353 @@
+"""Number formats: what becomes of the kernels, the bytes and the outputs; ranges and rounding against their definitions."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from networks import seeded
+from torch import nn
+
+from autoslim import coverage, equalising, formats, kernels, plugins, ranges, rounding
+from autoslim.engine import Draft, compress
+from autoslim.inputs import call
+from autoslim.offers import build
+from autoslim.recipe import Recipe, Step
+
+RUNTIME = "onnxruntime_cpu"
+
+
+class Convolutions(nn.Module):
+    """A chain, a shortcut and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 32)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.head(torch.relu(x + self.body(x)).mean((2, 3)))
+
+
+class Words(nn.Module):
+    """A table, an LSTM and a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(64, 32)
+        self.lstm, self.gru = nn.LSTM(32, 24, batch_first=True), nn.GRU(24, 24, batch_first=True)
+
+    def forward(self, tokens):
+        return self.gru(self.lstm(self.table(tokens))[0])[0]
+
+
+class Sink(nn.Module):
+    """A feed-forward part that gives one huge token, as trained Transformers do (Sun et al. 2024), and normalises it away after."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.norm = nn.Linear(32, 64), nn.Linear(64, 32), nn.LayerNorm(32)
+        with torch.no_grad():
+            self.up.bias[0] = -4.0
+            self.up.weight[0] = 0.0
+            self.up.weight[0, 0] = 60.0
+            self.down.weight[:, 0] = torch.linspace(-0.9, 0.9, 32)
+
+    def forward(self, x):
+        return self.norm(x + self.down(torch.nn.functional.gelu(self.up(x))))
+
+
+def images(n):
+    return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(n))
+
+
+def tokens(n):
+    return torch.randint(64, (n, 7), generator=torch.Generator().manual_seed(n))
+
+
+def sequences(n):
+    x = torch.randn(n, 16, 32, generator=torch.Generator().manual_seed(n))
+    x[:, :, 0] = -1.0
+    x[:, 0, 0] = 6.0
+    return x
+
+
+NETS = {"convolutions": (Convolutions, images), "words": (Words, tokens), "sink": (Sink, sequences)}
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    """{name: (model, inputs, structure, float file)}."""
+    found = {}
+    for name, (build_net, inputs) in NETS.items():
+        model = seeded(build_net)
+        structure = coverage.analyse(model, inputs(1))
+        path = tmp_path_factory.mktemp(name) / "float.onnx"
+        plugins.load("runtimes", RUNTIME).export(Draft(model, structure, inputs(1)), inputs(1), [], path)
+        found[name] = model, inputs, structure, path
+    return found
+
+
+def shipped(net, value, tmp_path, layers=None):
+    """(file, notes, outputs, outputs of the model) with one value for the named layers, or for all."""
+    model, inputs, structure, base = net
+    runtime = plugins.load("runtimes", RUNTIME)
+    known = plugins.load("techniques", "bits").units(structure)
+    recipe = Recipe.of(Step("bits", name, value) for name in layers or known)
+    draft = compress(model, recipe, [inputs(8)], structure=structure)
+    path = tmp_path / "model.onnx"
+    notes = runtime.finish(draft, base, [inputs(32), inputs(31)], path)
+    with torch.no_grad():
+        return path, notes, runtime.open(path, 1).run(inputs(20)), call(model, inputs(20))
+
+
+def optimised(path, folder):
+    """Kernels that ONNX Runtime really runs."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+def off(got, want):
+    """Mean over positions of the error's share of the position's own energy."""
+    return float(((got - want).square().sum(-1) / want.square().sum(-1)).mean())
+
+
+# -- kernels and bytes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "limit"), [(8, 0.002), ("w4a8", 0.04)])
+def test_convolutions_run_as_integers(nets, value, limit, tmp_path):
+    path, notes, got, want = shipped(nets["convolutions"], value, tmp_path)
+    run = optimised(path, tmp_path)
+    assert run["QLinearConv"] == 2
+    assert run["QGemm"] + run["MatMulNBits"] == 1
+    assert run["QLinearAdd"] == 1
+    assert not {"Conv", "Gemm", "MatMul", "Relu"} & set(run)
+    assert off(got, want) < limit
+    assert notes == ()
+
+
+def test_few_rows_are_multiplied_in_blocks_of_four_bits(nets, tmp_path):
+    path, _, got, want = shipped(nets["sink"], "w4a8", tmp_path)
+    assert optimised(path, tmp_path)["MatMulNBits"] == 0, "sixteen rows per sample: slower than float that way"
+    model, structure = seeded(lambda: nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32))), None
+    x = torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
+    structure = coverage.analyse(model, x[:1])
+    base = tmp_path / "base.onnx"
+    plugins.load("runtimes", RUNTIME).export(Draft(model, structure, x[:1]), x[:1], [], base)
+    path, _, got, want = shipped((model, lambda n: x[:n], structure, base), "w4a8", tmp_path)
+    run = optimised(path, tmp_path)
+    assert (run["MatMulNBits"], run["QGemm"] + run["MatMulIntegerToFloat"]) == (1, 1), "48 inputs are no multiple of the block"
+    assert off(got, want) < 0.05
+
+
+def test_products_of_matrices_give_floats_so_that_one_huge_output_costs_nothing(nets, tmp_path):
+    path, _, got, want = shipped(nets["sink"], 8, tmp_path)
+    run = optimised(path, tmp_path)
+    assert run["MatMulIntegerToFloat"] == 2
+    assert run["QLinearMatMul"] == 0
+    assert off(got, want) < 0.002
+    bytes_of_outputs = [node for node in onnx.load(path).graph.node if node.op_type == "QuantizeLinear"]
+    assert len(bytes_of_outputs) == 2, "the two inputs, no output"
+
+
+def test_an_equaliser_mends_an_outlying_channel(nets, tmp_path):
+    _, _, plain, want = shipped(nets["sink"], {"format": 8, "equalise": "never"}, tmp_path)
+    _, _, mended, _ = shipped(nets["sink"], 8, tmp_path)
+    assert off(mended, want) < off(plain, want) / 2
+
+
+def test_tables_and_lstm_run_as_integers_and_a_gru_says_that_it_cannot(nets, tmp_path):
+    path, notes, got, want = shipped(nets["words"], 8, tmp_path)
+    run = optimised(path, tmp_path)
+    assert run["DynamicQuantizeLSTM"] == 1
+    assert (run["DequantizeLinear"], run["QuantizeLinear"], run["GRU"]) == (0, 0, 1)
+    graph = onnx.load(path).graph
+    stored = {item.name: item for item in graph.initializer}
+    look_up = next(node for node in graph.node if node.op_type == "Gather" and list(stored[node.input[0]].dims) == [64, 32])
+    assert stored[look_up.input[0]].data_type == onnx.TensorProto.INT8
+    assert [node.op_type for node in graph.node if look_up.output[0] in node.input] == ["Cast"], "widened after the look-up"
+    assert [note.split(":")[1].strip() for note in notes] == ["gru"]
+    assert "integer kernels for LSTM alone" in notes[0]
+    assert off(got, want) < 0.005
+    assert path.stat().st_size < nets["words"][3].stat().st_size * 0.5
+
+
+@pytest.mark.parametrize(("value", "share", "limit"), [(16, 0.5, 1e-5), ("w8", 0.25, 1e-3), ("w4", 0.125, 0.05)])
+@pytest.mark.parametrize("net", NETS)
+def test_narrow_storage_keeps_float_kernels_and_shrinks_the_file(nets, net, value, share, limit, tmp_path):
+    base = nets[net][3]
+    path, notes, got, want = shipped(nets[net], value, tmp_path)
+    run, before = optimised(path, tmp_path), optimised(base, tmp_path)
+    heavy = ("Conv", "FusedConv", "Gemm", "MatMul", "LSTM", "GRU")
+    assert [run[op] for op in heavy] == [before[op] for op in heavy]
+    assert not run["Mul"] - before["Mul"], "weights are widened when the file is opened, not at every run"
+    assert off(got, want) < limit
+    assert notes == ()
+    narrow = [item for item in onnx.load(path).graph.initializer if len(item.dims) > 1 and item.data_type != onnx.TensorProto.FLOAT]
+    weights = sum(p.numel() for name, p in nets[net][0].named_parameters() if p.dim() > 1)
+    stored = sum(len(item.raw_data) for item in narrow)
+    assert 4 * weights * share <= stored <= 4 * weights * share * 1.3, "steps may add to the bytes of the weights"
+
+
+def test_the_file_remembers_what_was_asked(nets, tmp_path):
+    path, *_ = shipped(nets["convolutions"], 8, tmp_path, ["stem"])
+    assert plugins.load("runtimes", RUNTIME).bits(path) == {"stem": 8}
+
+
+def test_a_layer_that_the_graph_does_not_show_is_named(nets, tmp_path):
+    model, inputs, structure, base = nets["convolutions"]
+    draft = replace(compress(model, Recipe(), [inputs(2)], structure=structure), bits={"elsewhere": 8})
+    notes = plugins.load("runtimes", RUNTIME).finish(draft, base, [inputs(4)], tmp_path / "m.onnx")
+    assert notes == ("bits: elsewhere stays in float, no node of the graph carries its weight",)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [*formats.NAMES, {"format": 8, "ranges": "mse"}, {"format": "w4", "rounding": "adaround"}])
+def test_every_format_is_effective_once_and_survives_json(value):
+    member = plugins.load("techniques", "bits")
+    unit = type("Unit", (), {"name": "a"})()
+    done = member.effective(unit, value)
+    if value == 32:
+        assert done is None
+        return
+    assert done == value
+    assert member.effective(unit, done) == done
+    assert json.loads(json.dumps(done)) == done
+
+
+def test_defaults_that_are_spelled_out_are_the_short_form():
+    assert formats.parse({"format": 8, "ranges": "measured", "equalise": "auto"}).value == 8
+    with pytest.raises(ValueError, match="ranges='wide', allowed: ranges: measured, minmax"):
+        formats.parse({"format": 8, "ranges": "wide"})
+
+
+def test_a_space_offers_formats_that_the_runtime_has(nets):
+    spec = {"techniques": {"bits": {"values": [32, 8, "w4", {"format": 8, "ranges": "mse"}], "layers": ["stem"]}}}
+    structure = nets["convolutions"][2]
+    space, notes = build(spec, structure, plugins.load("runtimes", RUNTIME).supports)
+    assert space.domains[0].choices == (32, 8, "w4", "format=8 ranges=mse")
+    assert notes == []
+    point = {"bits:stem": "format=8 ranges=mse"}
+    assert space.decode(point).by("bits") == {"stem": {"format": 8, "ranges": "mse"}}
+    _, notes = build({"techniques": {**spec["techniques"], "channels": {}}}, structure, {"bits": (32,)})
+    assert "left out" in notes[0]
+
+
+# -- ranges and rounding -----------------------------------------------------------------------------------------------------
+
+NORMAL = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+
+
+def test_steps_of_a_range_follow_the_formula():
+    step, zero = ranges.scale_of(-1.0, 3.0)
+    assert step == pytest.approx(4 / 255)
+    assert zero == round(255 / 4)
+    assert ranges.scale_of(2.0, 5.1)[1] == 0, "a range always holds 0"
+    assert ranges.rounded(np.array([0.0], np.float32), -1.0, 3.0) == 0
+
+
+def test_ranges_are_what_their_names_say():
+    values = np.append(NORMAL, np.float32(60.0))
+    low, high = float(values.min()), float(values.max())
+    error = {
+        name: np.square(ranges.rounded(values, *method(values, low, high)[0]) - values).mean() for name, method in ranges.METHODS.items()
+    }
+    assert ranges.minmax(values, low, high) == [(low, high)]
+    assert ranges.percentile(values, low, high)[1][1] == pytest.approx(np.quantile(values, 0.999), rel=1e-3)
+    assert error["mse"] <= error["minmax"]
+    assert ranges.entropy(values, low, high)[0][1] < high, "one value in twenty thousand is not worth the others' steps"
+    assert len(ranges.candidates("measured", values, low, high)) == 5
+
+
+def correlated(n, inputs, seed=1):
+    chance = np.random.default_rng(seed)
+    return chance.normal(size=(n, 3)) @ chance.normal(size=(3, inputs)) + 0.1 * chance.normal(size=(n, inputs))
+
+
+def naive_gptq(weight, steps, bits, gram):
+    """One column after the other with the full inverse, as the optimal-brain-surgeon formula has it."""
+    low, high = rounding.bounds(bits)
+    left, found = weight.copy(), np.zeros(weight.shape)
+    hessian = gram + rounding.DAMPING * np.diag(gram).mean() * np.eye(len(gram))
+    order = list(np.argsort(-np.diag(gram), kind="stable"))
+    for place, column in enumerate(order):
+        rest = order[place:]
+        inverse = np.linalg.inv(hessian[np.ix_(rest, rest)])
+        found[:, column] = np.clip(np.rint(left[:, column] / steps[:, 0]), low, high)
+        error = (left[:, column] - found[:, column] * steps[:, 0]) / inverse[0, 0]
+        left[:, rest] -= np.outer(error, inverse[0])
+    return found
+
+
+def test_gptq_is_the_greedy_surgeon_and_beats_rounding():
+    rows, weight = correlated(200, 24), np.random.default_rng(2).normal(size=(8, 24))
+    steps = rounding.scales_of(weight, 4, 24)
+    whole = rounding.gptq(weight, steps, 4, rows.T @ rows)
+    assert (whole == naive_gptq(weight, steps, 4, rows.T @ rows)).all()
+    plain = rounding.nearest(weight, steps, 4)
+    assert rounding.output_error(weight, whole, steps, rows) < rounding.output_error(weight, plain, steps, rows) / 3
+
+
+def test_adaround_moves_weights_by_one_at_most_and_beats_rounding():
+    rows, weight = correlated(200, 24), np.random.default_rng(2).normal(size=(8, 24))
+    steps = rounding.scales_of(weight, 4, 24)
+    whole = rounding.adaround(weight, steps, 4, rows)
+    assert np.abs(whole - weight / steps).max() <= 1 + 1e-6
+    plain = rounding.nearest(weight, steps, 4)
+    assert rounding.output_error(weight, whole, steps, rows) < rounding.output_error(weight, plain, steps, rows) / 2
+
+
+def test_an_equaliser_changes_no_product():
+    rows, weight = correlated(50, 24), np.random.default_rng(2).normal(size=(8, 24))
+    scale = equalising.scales(np.abs(rows).max(0), np.abs(weight).max(0), 0.5)
+    np.testing.assert_allclose((rows / scale) @ (weight * scale).T, rows @ weight.T, rtol=1e-4, atol=1e-5)
+    ratio = np.abs(rows / scale).max(0) / np.abs(weight * scale).max(0)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3, err_msg="at strength 0.5 both sides are equally wide (equation 4)")
+
+
+# -- why ---------------------------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"layer": "a", "op": "QLinearConv", "ms": 2.0},
+    {"layer": "b", "op": "Conv", "ms": 3.0},
+    {"layer": "b", "op": "DequantizeLinear", "ms": 0.5},
+    {"layer": "c", "op": "Gemm", "ms": 1.0},
+]
+
+
+def test_why_names_float_kernels_conversions_missed_steps_and_slower_layers():
+    found = kernels.explain(ROWS, {"a": 8, "b": 8, "c": "w4"}, {"a": (20, 16), "c": (32, 16)}, [{"layer": "a", "op": "Conv", "ms": 1.0}])
+    assert (found["ms"], found["meant"], found["integer"]) == (6.5, ["a", "b"], ["a"])
+    told = [(one["kind"], one["layer"], one["ms"]) for one in found["findings"]]
+    assert told == [
+        ("float", "b", 3.0),
+        ("slower", "a", 1.0),
+        ("width", "a", pytest.approx(2.0 * (1 - 20 / 32))),
+        ("conversion", "b", 0.5),
+    ]
+    assert all(one["fix"] for one in found["findings"])
+    assert kernels.explain(ROWS[:1], {"a": 8}, {"a": (16, 16)})["findings"] == []
+
+
+def test_why_reads_a_file(nets, tmp_path, capsys):
+    from autoslim.cli.main import call as run
+
+    path, *_ = shipped(nets["words"], 8, tmp_path)
+    assert run(["why", str(path), "--json"], False) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["meant"], found["integer"]) == (["gru", "lstm", "table"], ["lstm", "table"])
+    assert [one["layer"] for one in found["findings"] if one["kind"] == "float"] == ["gru"]
+    assert run(["why", str(path)], False) == 0
+    assert "2 of 3 layers that were meant as integers run as integers" in capsys.readouterr().out
+    assert run(["why", str(tmp_path / "none.onnx")], False) == 2
