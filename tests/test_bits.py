@@ -189,7 +189,8 @@ def test_narrow_storage_keeps_float_kernels_and_shrinks_the_file(nets, net, valu
     run, before = optimised(path, tmp_path), optimised(base, tmp_path)
     heavy = ("Conv", "FusedConv", "Gemm", "MatMul", "LSTM", "GRU")
     assert [run[op] for op in heavy] == [before[op] for op in heavy]
-    assert not run["Mul"] - before["Mul"], "weights are widened when the file is opened, not at every run"
+    looked_up = int(net == "words" and value == "w8")  # the rows of a table are widened as they are looked up
+    assert run["Mul"] - before["Mul"] == looked_up, "weights are widened when the file is opened, not at every run"
     assert off(got, want) < limit
     assert notes == ()
     narrow = [item for item in onnx.load(path).graph.initializer if len(item.dims) > 1 and item.data_type != onnx.TensorProto.FLOAT]
