@@ -25,6 +25,7 @@ WORDS = (
     "solver",
     "forecast",
     "effects",
+    "formats",
 )
 
 
