@@ -25,9 +25,10 @@ def why(
     threads: _flags.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON.")] = False,
 ) -> int:
-    from autoslim import kernels, plugins, timing
+    from autoslim import kernels, plugins
     from autoslim.cli.bench import runtime_of
     from autoslim.errors import UserError
+    from autoslim.machine import Machine
     from autoslim.spec import load_study
 
     for path in filter(None, (file, baseline)):
@@ -44,7 +45,7 @@ def why(
         inputs = load(task, _flags.pairs(task_arg)).latency_input
     else:
         inputs = runtime.open(file, 1).example()
-    with timing.Machine().alone():
+    with Machine().alone():
         rows = runtime.profile(file, inputs, count)
         others = runtime.profile(baseline, inputs, count) if baseline else []
     found = {"file": str(file), "threads": count, **kernels.explain(rows, runtime.bits(file), runtime.widths(file), others)}
