@@ -96,8 +96,9 @@ class SearchSpace:
     def rivals(self) -> dict[str, dict[str, Any]]:
         """The trivial rivals that every report shows, by label: uniform int8 and uniform channel pruning at two ratios."""
         found: dict[str, dict[str, Any]] = {}
-        if self.depth_of("bits") > 1:
-            found["uniform-int8"] = self.uniform(bits=10_000)
+        widths = next((domain.choices for domain in self.domains if domain.technique == "bits" and 8 in domain.choices), None)
+        if widths is not None:
+            found["uniform-int8"] = self.uniform(bits=widths.index(8))
         values = next(
             (
                 domain.choices

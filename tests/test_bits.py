@@ -239,6 +239,7 @@ def test_a_space_offers_formats_that_the_runtime_has(nets):
     space, notes = build(spec, structure, plugins.load("runtimes", RUNTIME).supports)
     assert space.domains[0].choices == (32, 8, "w4", "format=8 ranges=mse")
     assert notes == []
+    assert space.rivals()["uniform-int8"] == {"bits:stem": 8}, "not the last of the formats"
     point = {"bits:stem": "format=8 ranges=mse"}
     assert space.decode(point).by("bits") == {"stem": {"format": 8, "ranges": "mse"}}
     _, notes = build({"techniques": {**spec["techniques"], "channels": {}}}, structure, {"bits": (32,)})
