@@ -158,7 +158,7 @@ class Counter(TorchDispatchMode):
 def describe(name: str, module: nn.Module, macs: int, order: int) -> Layer:
     """The Layer of one module; parameters are its own, children included. A module without a formula of its own that runs a
     product is of the kind "MatMul"."""
-    if not isinstance(module, COUNTED):
+    if not isinstance(module, (*COUNTED, *TABLES)):
         return Layer(name, "MatMul", sum(parameter.numel() for parameter in module.parameters(recurse=False)), macs, 0, 0, order=order)
     params = sum(parameter.numel() for parameter in module.parameters())
     kind = type(module).__name__
