@@ -1,4 +1,4 @@
-"""The five doors. Each has few methods, and each docstring states what a member owes; tests/contracts runs over all members.
+"""The doors. Each has few methods, and each docstring states what a member owes; tests/contracts runs over all members.
 
 A member is one file in the door's folder that defines ``Member``; its file name is its name in every YAML and flag.
 """
@@ -12,6 +12,8 @@ from autoslim.candidate import Candidate, Outcome, Point
 from autoslim.space import SearchSpace
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from autoslim.engine import Draft
     from autoslim.inputs import Inputs
     from autoslim.structure import Structure
@@ -40,6 +42,31 @@ class Technique(Protocol):
     def units(self, structure: "Structure") -> dict[str, Unit]: ...
     def effective(self, unit: Unit, value: Any) -> Any: ...
     def apply(self, draft: "Draft", choices: Mapping[str, Any]) -> None: ...
+
+
+class Choose(Protocol):
+    """From scores, (rows, columns), to what stays. ``step``: columns that must be seen at once and in order, None for as many as there
+    are; ``width``: the columns seen at once must be a multiple of it."""
+
+    step: int | None
+    width: int
+
+    def __call__(self, scores: "Tensor") -> "Tensor": ...
+
+
+class Criterion(Protocol):
+    """Says which weights of a layer matter least.
+
+    ``weight`` is (outputs, columns), ``inputs`` (rows, columns) what the layer reads, None unless ``reads_inputs``. Obligations: ``scores``
+    are not negative and larger for what matters more; ``prune`` returns the new weight, zero wherever the second result (bool) is False,
+    and changes no argument. ``per_row``: scores are comparable within an output only.
+    """
+
+    reads_inputs: bool
+    per_row: bool
+
+    def scores(self, weight: "Tensor", inputs: "Tensor | None") -> "Tensor": ...
+    def prune(self, weight: "Tensor", inputs: "Tensor | None", choose: Choose) -> "tuple[Tensor, Tensor]": ...
 
 
 class Session(Protocol):
@@ -116,4 +143,4 @@ class Chart(Protocol):
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None: ...
 
 
-__all__ = ["Chart", "Executor", "Runtime", "SearchSpace", "Session", "Strategy", "Technique", "Unit"]
+__all__ = ["Chart", "Choose", "Criterion", "Executor", "Runtime", "SearchSpace", "Session", "Strategy", "Technique", "Unit"]

@@ -116,7 +116,8 @@ def describe(recipe: Recipe) -> str:
         elif technique == "student":
             parts.append("student " + json.dumps(next(iter(values.values())), sort_keys=True))
         else:
-            numbers = [v for v in values.values() if isinstance(v, int | float)]
+            plain = [v.get("share", v.get("threshold")) if isinstance(v, Mapping) else v for v in values.values()]
+            numbers = [v for v in plain if isinstance(v, int | float)]
             span = (
                 f"{min(numbers):g}-{max(numbers):g}" if numbers and min(numbers) != max(numbers) else f"{numbers[0]:g}" if numbers else "?"
             )

@@ -63,5 +63,7 @@ def share_of(column: str, value: Any, group: Mapping[str, Any] | None) -> tuple[
         return value / group["size"], f"{value}/{group['size']}"
     if column == "bits":
         return stored_bits(value) / 32, str(value)
+    if isinstance(value, Mapping) and "share" not in value:
+        return 1.0, " ".join(f"{key} {part}" for key, part in value.items())  # a threshold: how many weights it takes is not in the recipe
     share = value["share"] if isinstance(value, Mapping) else float(value)
     return (1 - share if column == "sparsity" else share), f"{share:g}"

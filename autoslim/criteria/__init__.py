@@ -1,0 +1,1 @@
+"""Which weights of a layer become zero; one file per criterion."""
