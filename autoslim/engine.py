@@ -21,7 +21,8 @@ class Draft:
     """A compressed model in the making, and what the runtime and the recovery must know about it.
 
     ``masks``: {layer: zeros and ones in the shape of its weight}; ``bits``: {layer: bit-width}; ``kept``: {(module, axis):
-    kept indices}; ``moments``: {layer: E[x^2] per input channel}; ``replaced``: names whose module is another one now.
+    kept indices}; ``moments``: {layer: E[x^2] per input channel}; ``replaced``: names whose module is another one now;
+    ``projections``: {layer: from a weight to the nearest allowed one}, for weights that may take few values only.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class Draft:
     bits: dict[str, int] = field(default_factory=dict)
     kept: dict[tuple[str, Axis], Tensor] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
+    projections: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def has(self, name: str) -> bool:
@@ -56,6 +58,14 @@ class Draft:
         for inner, module in self.model.get_submodule(name).named_modules():
             if getattr(module, "weight", None) is not None:
                 yield f"{name}.{inner}" if inner else name, module
+
+    def constrain(self, model: nn.Module) -> None:
+        """Give the weights of ``model``, which were changed by learning, back what the recipe promises: zeros and levels."""
+        for name, mask in self.masks.items():
+            model.get_submodule(name).weight.data.mul_(mask)
+        for name, project in self.projections.items():
+            weight = model.get_submodule(name).weight
+            weight.data.copy_(project(weight.detach()))
 
     def rebuild(self, builder: str) -> None:
         """Swap the whole model for what the user's builder makes."""

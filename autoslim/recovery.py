@@ -253,7 +253,6 @@ def distil(
         return min(rising, 0.5 + 0.5 * math.cos(math.pi * max(0, step - warm_up) / max(1, total - warm_up)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
-    masks = dict(draft.masks.items())
     low_precision = "avx512_bf16" in host.instruction_sets()
     generator = torch.Generator().manual_seed(seed)
     best, best_model, best_step = start, draft.model, 0
@@ -274,8 +273,7 @@ def distil(
         nn.utils.clip_grad_norm_(trainable, CLIP)
         optimizer.step()
         schedule.step()
-        for name, mask in masks.items():
-            model.get_submodule(name).weight.data.mul_(mask)
+        draft.constrain(model)
         if step == total or step % max(total // 4, 1) == 0:
             found = judge(model, held, pause)
             if found < best:

@@ -1,0 +1,168 @@
+"""Codebook: each weight is one of a few values, so that an index of 1 to 8 bits names it.
+
+Value: the bits of an index, 8 to 1 (32 leaves the layer alone), or a mapping of ``bits`` and
+
+- ``levels``: "kmeans" (Han et al. 2016, Deep Compression, https://arxiv.org/abs/1510.00149, section 3: clusters in one dimension, linear
+  initialisation, centroids that learn) or "pow2" (zero and powers of two, so that products are shifts; Zhou et al. 2017,
+  https://arxiv.org/abs/1702.03044, eq. 1 to 3);
+- ``per``: "tensor", "channel" (a table for each output) or a number of consecutive weights of an output that share a table.
+
+Zeros of a sparse layer stay zeros and take part in no cluster. While recovery learns, weights of one cluster move together. The runtimes
+here compute with floats; `autoslim pack` stores the indices and the tables.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoslim.engine import Draft
+from autoslim.errors import UserError
+from autoslim.interfaces import Unit
+from autoslim.structure import Structure
+
+FLOAT = 32
+BITS = (FLOAT, 8, 7, 6, 5, 4, 3, 2, 1)
+DEFAULTS = {"levels": "kmeans", "per": "tensor"}
+ROUNDS = 30
+
+
+class Member:
+    """Weights from a codebook; see the module."""
+
+    order = 55
+    values = (FLOAT, 6, 4, 3, 2)
+
+    def __init__(self, levels: str = "kmeans", per: str | int = "tensor") -> None:
+        self.told = {"levels": levels, "per": per}
+        for key, value in self.told.items():
+            if not valid(key, value):
+                raise UserError(f"codebook: {key} is {value!r}, allowed: {allowed()}")
+
+    def units(self, structure: Structure) -> dict[str, Unit]:
+        """One unit per convolution or linear layer."""
+        return {name: Unit(name, (name,)) for name, layer in structure.layers.items() if "Conv" in layer.kind or "Linear" in layer.kind}
+
+    def effective(self, unit: Unit, value: Any) -> int | dict[str, Any] | None:
+        full = self.told | (dict(value) if isinstance(value, Mapping) else {"bits": value})
+        if "bits" not in full or not all(valid(key, part) for key, part in full.items()):
+            raise UserError(f"codebook of {unit.name}: got {value!r}, allowed: {allowed()}")
+        if full["bits"] == FLOAT:
+            return None
+        short = {key: part for key, part in full.items() if part != DEFAULTS.get(key) or self.told.get(key, part) != part}
+        return int(full["bits"]) if set(short) == {"bits"} else dict(sorted(short.items()))
+
+    def apply(self, draft: Draft, choices: Mapping[str, Any]) -> None:
+        for name, value in choices.items():
+            plan = DEFAULTS | (value if isinstance(value, Mapping) else {"bits": value})
+            for full, layer in draft.parts(name):
+                mask = draft.masks.get(full, torch.ones_like(layer.weight))
+                coded, keep = code(layer.weight.detach(), mask != 0, plan)
+                layer.weight.data.copy_(coded)
+                draft.masks[full] = mask  # a layer with a mask is not solved anew
+                draft.projections[full] = keep
+
+
+def valid(key: str, value: Any) -> bool:
+    """Whether a value is allowed for a key."""
+    if key == "bits":
+        return value in BITS and isinstance(value, int) and not isinstance(value, bool)
+    if key == "levels":
+        return value in ("kmeans", "pow2")
+    return key == "per" and (value in ("tensor", "channel") or isinstance(value, int) and not isinstance(value, bool) and value >= 8)
+
+
+def allowed() -> str:
+    return (
+        f"bits of an index ({', '.join(map(str, BITS))}), or a mapping of bits, levels (kmeans or pow2) and "
+        "per (tensor, channel or a number of weights from 8)"
+    )
+
+
+def code(weight: Tensor, live: Tensor, plan: Mapping[str, Any]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """(coded weight, what keeps it so while it learns). ``live`` is False where a weight is zero and stays so."""
+    table, there = tables_of(weight, plan["per"]), tables_of(live, plan["per"])
+    if plan["levels"] == "pow2":
+        coded = back(powers(table, there, plan["bits"]) * there, weight)
+        return coded, lambda changed: coded
+    index = clusters(table, there, 2 ** plan["bits"])
+
+    def together(changed: Tensor) -> Tensor:
+        values = tables_of(changed.detach(), plan["per"])
+        return back(means(values, there, index, 2 ** plan["bits"]).gather(1, index) * there, changed)
+
+    return together(weight), together
+
+
+def tables_of(weight: Tensor, per: str | int) -> Tensor:
+    """(tables, weights of each), the weights that share a table in one row; the last row of an output is padded with zeros."""
+    if per == "tensor":
+        return weight.reshape(1, -1)
+    rows = weight.flatten(1)
+    if per == "channel":
+        return rows
+    return torch.nn.functional.pad(rows, (0, -rows.shape[1] % per)).reshape(-1, per)
+
+
+def back(table: Tensor, weight: Tensor) -> Tensor:
+    """The inverse of :func:`tables_of`, in the shape of ``weight``."""
+    return table.reshape(len(weight), -1)[:, : weight[0].numel()].reshape(weight.shape).to(weight.dtype)
+
+
+def clusters(table: Tensor, live: Tensor, count: int) -> Tensor:
+    """(tables, weights) index of each weight's cluster, by Lloyd's iterations from evenly spaced centroids (Han et al., section 3.2) and
+    from quantiles; for each table the better of the two."""
+    found = [lloyd(table, live, start) for start in (even(table, live, count), quantiles(table, live, count))]
+    errors = [((means(table, live, index, count).gather(1, index) - table) * live).square().sum(1) for index in found]
+    return torch.where((errors[0] <= errors[1])[:, None], *found)
+
+
+def even(table: Tensor, live: Tensor, count: int) -> Tensor:
+    """(tables, count) centroids evenly spaced between the smallest and the largest live weight."""
+    low = table.masked_fill(~live, torch.inf).amin(1, keepdim=True)
+    high = table.masked_fill(~live, -torch.inf).amax(1, keepdim=True)
+    return torch.where(low.isfinite(), low + (high - low) * torch.linspace(0, 1, count, dtype=table.dtype), 0.0)
+
+
+def quantiles(table: Tensor, live: Tensor, count: int) -> Tensor:
+    """(tables, count) centroids that have equally many live weights between them."""
+    ranked = table.masked_fill(~live, torch.inf).sort(1).values
+    places = (live.sum(1, keepdim=True) * (torch.arange(count) + 0.5) / count).long().clamp_max(table.shape[1] - 1)
+    return ranked.gather(1, places).nan_to_num(posinf=0.0)
+
+
+def lloyd(table: Tensor, live: Tensor, centres: Tensor) -> Tensor:
+    """(tables, weights) index of the nearest centroid once the centroids are the means of their weights."""
+    index = torch.full(table.shape, -1, dtype=torch.int64)
+    for _ in range(ROUNDS):
+        found = torch.searchsorted(((centres[:, 1:] + centres[:, :-1]) / 2).contiguous(), table.contiguous())
+        if torch.equal(found, index):
+            break
+        index = found
+        centres = means(table, live, index, centres.shape[1], centres).sort(1).values
+    return index
+
+
+def means(table: Tensor, live: Tensor, index: Tensor, count: int, empty: Tensor | None = None) -> Tensor:
+    """(tables, count) mean of the live weights of each cluster; of an empty one ``empty``, else 0."""
+    shape = len(table), count
+    sums = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, index, (table * live).double())
+    sizes = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, index, live.double())
+    other = torch.zeros(shape, dtype=torch.float64) if empty is None else empty.double()
+    return torch.where(sizes > 0, sums / sizes.clamp_min(1), other).to(table.dtype)
+
+
+def powers(table: Tensor, live: Tensor, bits: int) -> Tensor:
+    """The nearest of zero and plus or minus 2^top .. 2^(top - 2^(bits-1) + 2), top from each table's largest weight (Zhou et al., eq. 2,
+    3): 2^bits - 1 levels. One bit: plus or minus one power, the nearest to the mean magnitude."""
+    sizes = (table * live).abs().double()
+    if bits == 1:
+        scale = sizes.sum(1, keepdim=True) / live.sum(1, keepdim=True).clamp_min(1)
+        power = torch.exp2(scale.clamp_min(1e-30).log2().round())
+        return torch.where(table < 0, -power, power)
+    top = (sizes.amax(1, keepdim=True).clamp_min(1e-30) * 4 / 3).log2().floor()  # eq. 2
+    levels = torch.cat([torch.zeros_like(top), torch.exp2(top - torch.arange(2 ** (bits - 1) - 2, -1, -1))], 1)
+    bounds = (levels[:, 1:] + levels[:, :-1]) / 2
+    index = torch.searchsorted(bounds.contiguous(), sizes.contiguous())
+    return levels.gather(1, index) * table.sign()
