@@ -62,7 +62,7 @@ class Draft:
     def constrain(self, model: nn.Module) -> None:
         """Give the weights of ``model``, which were changed by learning, back what the recipe promises: zeros and levels."""
         for name, mask in self.masks.items():
-            model.get_submodule(name).weight.data.mul_(mask)
+            model.get_submodule(name).weight.data.mul_(mask).add_(0.0)  # no negative zeros
         for name, project in self.projections.items():
             weight = model.get_submodule(name).weight
             weight.data.copy_(project(weight.detach()))

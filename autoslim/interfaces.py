@@ -12,8 +12,10 @@ from autoslim.candidate import Candidate, Outcome, Point
 from autoslim.space import SearchSpace
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from autoslim.coders._parts import Parts
     from autoslim.engine import Draft
     from autoslim.inputs import Inputs
     from autoslim.structure import Structure
@@ -67,6 +69,18 @@ class Criterion(Protocol):
 
     def scores(self, weight: "Tensor", inputs: "Tensor | None") -> "Tensor": ...
     def prune(self, weight: "Tensor", inputs: "Tensor | None", choose: Choose) -> "tuple[Tensor, Tensor]": ...
+
+
+class Coder(Protocol):
+    """A way to store the values of one tensor in a packed file.
+
+    Obligations: ``split`` gives None for arrays, (rows, columns), that it does not take, and else facts (integers) and streams of symbols
+    from which ``join`` makes the same bits again, -0.0 and NaN included; the docstring of the class says how many bytes the streams need
+    at their fixed widths. A coder is never changed once files have been written with it.
+    """
+
+    def split(self, values: "np.ndarray") -> "Parts | None": ...
+    def join(self, facts: "list[int]", streams: "list[np.ndarray]", shape: tuple[int, int], dtype: "np.dtype") -> "np.ndarray": ...
 
 
 class Session(Protocol):
@@ -143,4 +157,4 @@ class Chart(Protocol):
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None: ...
 
 
-__all__ = ["Chart", "Choose", "Criterion", "Executor", "Runtime", "SearchSpace", "Session", "Strategy", "Technique", "Unit"]
+__all__ = ["Chart", "Choose", "Coder", "Criterion", "Executor", "Runtime", "SearchSpace", "Session", "Strategy", "Technique", "Unit"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoslim.errors import UserError
 
-DOORS = ("techniques", "criteria", "runtimes", "strategies", "executors", "charts")
+DOORS = ("techniques", "criteria", "coders", "runtimes", "strategies", "executors", "charts")
 HERE = Path(__file__).parent
 
 

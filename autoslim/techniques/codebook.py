@@ -107,7 +107,7 @@ def tables_of(weight: Tensor, per: str | int) -> Tensor:
 
 def back(table: Tensor, weight: Tensor) -> Tensor:
     """The inverse of :func:`tables_of`, in the shape of ``weight``."""
-    return table.reshape(len(weight), -1)[:, : weight[0].numel()].reshape(weight.shape).to(weight.dtype)
+    return table.reshape(len(weight), -1)[:, : weight[0].numel()].reshape(weight.shape).to(weight.dtype) + 0.0  # no negative zeros
 
 
 def clusters(table: Tensor, live: Tensor, count: int) -> Tensor:

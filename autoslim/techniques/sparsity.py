@@ -167,7 +167,7 @@ def prune(draft: Draft, name: str, module: nn.Module, inputs: Tensor | None, pla
         made[target][..., order] = weight.reshape(shape)
         masks[target][..., order] = kept.to(masks.dtype).reshape(shape)
     mask = masks.view_as(module.weight) * draft.masks.get(name, torch.ones(()))
-    module.weight.data.copy_(made.view_as(module.weight) * mask)
+    module.weight.data.copy_(made.view_as(module.weight) * mask + 0.0)  # no negative zeros
     draft.masks[name] = mask
 
 
