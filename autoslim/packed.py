@@ -19,7 +19,7 @@ from autoslim import onnx_constants, plugins, streams
 from autoslim.coders._parts import Parts
 from autoslim.errors import UserError
 
-FORMAT, VERSION, LEVEL = "autoslim.packed", 1, 19
+FORMAT, VERSION, DIGEST, LEVEL = "autoslim.packed", 1, "blake2b", 19
 ARRAYS = ("graph", "index", "data")
 
 
@@ -70,7 +70,7 @@ def pack(model: onnx.ModelProto, entropy: bool = True) -> Packed:
         "index": compressor().compress(json.dumps(index, separators=(",", ":")).encode()),
         "data": b"".join(data),
     }
-    header = {"format": FORMAT, "version": str(VERSION), "sha256": digest(model)}
+    header = {FORMAT: str(VERSION), DIGEST: digest(model)}
     content = save({name: np.frombuffer(part, np.uint8) for name, part in arrays.items()}, metadata=header)
     return Packed(content, len(arrays["data"]), len(graph), used)
 
@@ -91,7 +91,7 @@ def unpack(content: bytes, source: str = "packed file") -> onnx.ModelProto:
                 values, data = decode(entry, data, onnx_constants.shape_of(tensor.dims), onnx_constants.dtype_of(tensor))
             made.append(values)
             onnx_constants.fill(tensor, values, bool(raw))
-        whole = not len(data) and digest(model) == header.get("sha256")
+        whole = not len(data) and digest(model) == header.get(DIGEST)
     except UserError:
         raise
     except Exception as error:  # whatever nonsense the bytes hold, they are not what was written
@@ -175,18 +175,17 @@ def opened(content: bytes, source: str) -> tuple[dict[str, bytes], dict[str, str
         header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except Exception as error:  # the library has no public base class of its errors in every version
         raise UserError(f"{source}: not a packed file ({' '.join(str(error).split())[:120]}); `autoslim pack` writes them") from error
-    if header.get("format") != FORMAT or not set(ARRAYS) <= set(found):
-        raise UserError(f"{source}: not a packed file (format {header.get('format')!r}, expected {FORMAT!r}); `autoslim pack` writes them")
-    if not header.get("version", "").isdecimal() or int(header["version"]) > VERSION:
-        raise UserError(
-            f"{source}: written in version {header.get('version')!r} of the format, this AutoSlim reads up to {VERSION}; update it"
-        )
+    version = header.get(FORMAT)
+    if version is None or not set(ARRAYS) <= set(found):
+        raise UserError(f"{source}: not a packed file (its header has no {FORMAT!r}); `autoslim pack` writes them")
+    if not version.isdecimal() or int(version) > VERSION:
+        raise UserError(f"{source}: written in version {version!r} of the format, this AutoSlim reads up to {VERSION}; update it")
     return found, header
 
 
 def digest(model: onnx.ModelProto) -> str:
-    """SHA-256 of the model's canonical bytes."""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    """Digest of the model's canonical bytes, 32 hexadecimal digits."""
+    return hashlib.blake2b(model.SerializeToString(deterministic=True), digest_size=16).hexdigest()
 
 
 def compressor() -> Any:

@@ -86,6 +86,8 @@ def fit(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
             factors[index] = 0.0
             continue
         scale, missing = match(live, base[base != 0])
+        if len(missing) > len(live) // 2:
+            return None  # nothing in common
         factors[index] = scale
         base = np.unique(np.concatenate([base, missing]))
         if len(base) > MOST:
