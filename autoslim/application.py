@@ -15,28 +15,35 @@ from autoslim.spec import StudySpec
 from autoslim.task import AGREEMENT
 
 
+def evaluator_of(spec: StudySpec, folder: str) -> Evaluator:
+    """An evaluator of the task outside any study, with its files in ``folder``."""
+    task = tasks.load(spec.task, spec.task_args, spec.max_samples, spec.part)
+    threads = spec.resolved_threads()
+    job = Job(
+        spec.task,
+        spec.task_args,
+        spec.runtime,
+        threads,
+        folder,
+        spec.limits(),
+        spec.objectives,
+        {},
+        spec.seed,
+        spec.max_samples,
+        threads,
+        part=spec.part,
+    )
+    return Evaluator(job, task)
+
+
 def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
     """Compress, recover and ship the task's model as ``out``; returns what the file scored on validation data.
 
     Raises UserError for a file ending that the runtime does not write, Untreatable if the recipe does not fit the model.
     """
-    task = tasks.load(spec.task, spec.task_args, spec.max_samples, spec.part)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            spec.task,
-            spec.task_args,
-            spec.runtime,
-            spec.resolved_threads(),
-            folder,
-            spec.limits(),
-            spec.objectives,
-            {},
-            spec.seed,
-            spec.max_samples,
-            spec.resolved_threads(),
-            part=spec.part,
-        )
-        evaluator = Evaluator(job, task)
+        evaluator = evaluator_of(spec, folder)
+        task = evaluator.task
         if out.suffix != evaluator.runtime.suffix:
             raise UserError(f"--out: got {str(out)!r}, allowed: a name ending in {evaluator.runtime.suffix}, the runtime's file")
         lessons, held, calibration = evaluator.learning_data()

@@ -102,8 +102,15 @@ def compress(
     structure = structure or analyse(model, example)
     moments = second_moments(model, samples) if moments is None else moments
     draft = Draft(model, structure, example, samples, moments, students or {})
+    carry_out(draft, recipe)
+    return draft
+
+
+def carry_out(draft: Draft, recipe: Recipe) -> None:
+    """Do what a recipe says to a draft, in place; raises as :func:`compress`. ``draft.structure`` must be that of its model."""
+    structure = draft.structure
     with torch.no_grad():
-        before = shapes(call(model, example))
+        before = shapes(call(draft.model, draft.example))
     members = {name: plugins.load("techniques", name) for name in sorted(recipe.techniques())}
     for name, member in sorted(members.items(), key=lambda pair: pair[1].order):
         choices = recipe.by(name)
@@ -114,7 +121,6 @@ def compress(
         draft.notes += [f"{name}: {unit} went with an earlier step" for unit in gone]
         member.apply(draft, {unit: value for unit, value in choices.items() if unit in present})
         verify_shapes(draft, name, before)
-    return draft
 
 
 def refuse_unknown(technique: str, units: Mapping[str, object], choices: Mapping[str, object]) -> None:

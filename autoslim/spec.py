@@ -137,6 +137,14 @@ def _recovery(value: Any) -> Any:
     return dict(value)
 
 
+def _fixed(value: Any) -> Any:
+    """Settings of recovery with one value each."""
+    found = _recovery(value)
+    if any(isinstance(told, list) for told in found.values()):
+        raise ValueError("one value for each key; lists are for search spaces")
+    return found
+
+
 class SpaceSpec(_Model):
     """A search space file."""
 
@@ -155,6 +163,15 @@ class BudgetSpec(_Model):
     macs: Annotated[Any, _limit("macs")] = None
     memory_mb: Annotated[Any, _limit("memory_mb")] = None
     max_drop: Annotated[Any, BeforeValidator(_drop)] = None
+
+
+class StepSpec(_Model):
+    """One step of a fixed pipeline (`autoslim steps`): a value per technique for the units that ``layers`` name, then recovery."""
+
+    name: str = ""
+    techniques: Annotated[dict[Annotated[str, _member("techniques")], Any], BeforeValidator(lambda value: value or {})] = {}
+    layers: Annotated[list[str], BeforeValidator(_texts)] = ["*"]
+    recovery: Annotated[dict[str, Any] | None, BeforeValidator(lambda value: None if value is None else _fixed(value))] = None
 
 
 class StudySpec(_Model):
@@ -183,6 +200,7 @@ class StudySpec(_Model):
     seed: Annotated[int, _whole(0)] = 0
     max_samples: Annotated[int | None, BeforeValidator(lambda v: None if v is None else _whole(1).func(v))] = None
     verify: Annotated[int, _whole(1)] = 12
+    steps: list[StepSpec] = []
 
     @model_validator(mode="after")
     def time_alone_bounds(self) -> "StudySpec":
