@@ -1,6 +1,6 @@
 """AutoSlim: search how to make a trained PyTorch network fit a device, and ship files that were measured.
 
-Reading order: recipe.py (what to do to a model), space.py (the set of recipes), interfaces.py (the five doors),
+Reading order: recipe.py (what to do to a model), space.py (the set of recipes), interfaces.py (the doors),
 structure.py and groups.py (what a model is made of), engine.py (recipe -> compressed model), recovery.py, evaluator.py
 (recipe -> measurement), study.py (the record), search.py (the one loop), report.py (record -> files).
 """

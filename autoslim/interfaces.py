@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from autoslim.coders._parts import Parts
     from autoslim.engine import Draft
     from autoslim.inputs import Inputs
+    from autoslim.streams import Parts
     from autoslim.structure import Structure
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 
 from autoslim import onnx_constants, plugins, streams
-from autoslim.coders._parts import Parts
 from autoslim.errors import UserError
+from autoslim.streams import Parts
 
 FORMAT, VERSION, DIGEST, LEVEL = "autoslim.packed", 1, "blake2b", 19
 ARRAYS = ("graph", "index", "data")

@@ -27,6 +27,19 @@ class Stream:
         return fixed_bytes(len(self.symbols), self.width)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a coder (coders/) makes of an array. ``facts``: small integers that the index keeps; ``streams``: what is stored."""
+
+    facts: tuple[int, ...]
+    streams: tuple[Stream, ...]
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of the streams at their fixed widths."""
+        return sum(stream.fixed_bytes for stream in self.streams)
+
+
 def fixed_bytes(count: int, width: int) -> int:
     """Bytes of ``count`` symbols of ``width`` bits, the last byte filled up."""
     return -(-count * width // 8)

@@ -7,11 +7,14 @@ import typer
 
 def add(app: typer.Typer) -> None:
     app.command(
-        "list", help="List techniques, runtimes, strategies, executors, charts, spaces or studies. Example: autoslim list runtimes"
+        "list",
+        help="List techniques, criteria, coders, runtimes, strategies, executors, charts, spaces or studies. Example: autoslim list runtimes",
     )(show)
 
 
-def show(kind: Annotated[str, typer.Argument(help="techniques, runtimes, strategies, executors, charts, spaces or studies")]) -> int:
+def show(
+    kind: Annotated[str, typer.Argument(help="techniques, criteria, coders, runtimes, strategies, executors, charts, spaces or studies")],
+) -> int:
     from autoslim import plugins, yamlfile
     from autoslim.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autoslim.coders._parts import bytes_of, from_bytes, pattern
+from autoslim.coders._bytes import bytes_of, from_bytes, pattern
 from autoslim.streams import Stream, width_of
 
 #: share of zeros from which a sparse form is tried

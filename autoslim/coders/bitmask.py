@@ -3,8 +3,8 @@
 import numpy as np
 
 from autoslim.coders import _sparse
-from autoslim.coders._parts import Parts, pattern
-from autoslim.streams import Stream
+from autoslim.coders._bytes import pattern
+from autoslim.streams import Parts, Stream
 
 
 class Member:

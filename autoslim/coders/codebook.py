@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from autoslim.coders._parts import Parts, bytes_of, from_bytes, pattern
-from autoslim.streams import Stream, width_of
+from autoslim.coders._bytes import bytes_of, from_bytes, pattern
+from autoslim.streams import Parts, Stream, width_of
 
 
 class Member:

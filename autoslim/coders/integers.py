@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from autoslim.coders._parts import Parts
-from autoslim.streams import Stream, width_of
+from autoslim.streams import Parts, Stream, width_of
 
 
 class Member:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from autoslim.coders._parts import Parts, bytes_of, from_bytes
+from autoslim.coders._bytes import bytes_of, from_bytes
+from autoslim.streams import Parts
 
 
 class Member:

@@ -6,8 +6,8 @@ table times factor, corrected by a few units in the last place, which brings it 
 
 import numpy as np
 
-from autoslim.coders._parts import Parts, bytes_of, from_bytes
-from autoslim.streams import Stream, width_of
+from autoslim.coders._bytes import bytes_of, from_bytes
+from autoslim.streams import Parts, Stream, width_of
 
 #: relative distance within which a value is taken for table times factor, and the most values of a table
 NEAR, MOST = 1e-6, 64

@@ -1,23 +1,8 @@
-"""What a coder makes of an array: small facts and streams of symbols."""
-
-from dataclasses import dataclass
+"""Values as bytes and bit patterns."""
 
 import numpy as np
 
 from autoslim.streams import Stream
-
-
-@dataclass(frozen=True)
-class Parts:
-    """``facts``: small integers that the index keeps; ``streams``: what is stored."""
-
-    facts: tuple[int, ...]
-    streams: tuple[Stream, ...]
-
-    @property
-    def fixed_bytes(self) -> int:
-        """Bytes of the streams at their fixed widths."""
-        return sum(stream.fixed_bytes for stream in self.streams)
 
 
 def bytes_of(values: np.ndarray) -> tuple[Stream, ...]:

@@ -1,0 +1,113 @@
+"""What is predicted of every technique is what is counted in the shipped file: parameters, multiply-accumulates, bytes of the weights."""
+
+import networks
+import numpy as np
+import onnx
+import pytest
+from networks import noise
+from onnx import numpy_helper, shape_inference
+
+from autoslim import coverage, engine, packed, plugins, prediction
+from autoslim.errors import Untreatable
+from autoslim.recipe import Recipe, Step
+
+RUNTIME = "onnxruntime_cpu"
+#: networks whose drafts are written into the original's graph, and what needs the exporter and therefore time
+NETS = ("residual", "mlp")
+TRACED = ("student",)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """{network: (model, example, structure, runtime, untouched file)}."""
+    found = {}
+    for name in NETS:
+        model, example = networks.ZOO[name]()
+        runtime, path = plugins.load("runtimes", RUNTIME), tmp_path_factory.mktemp(name) / "untouched.onnx"
+        structure = coverage.analyse(model, example)
+        runtime.export(engine.Draft(model, structure, example), example, [], path)
+        found[name] = model, example, structure, runtime, path
+    return found
+
+
+def shipped(originals, net, steps, folder):
+    model, example, structure, runtime, untouched = originals[net]
+    samples = [noise(8, *example.shape[1:], seed=seed) for seed in (1, 2)]
+    draft = engine.compress(model, Recipe.of(steps), samples, structure=structure)
+    base, path = folder / "base.onnx", folder / "model.onnx"
+    runtime.export(draft, example, samples, base, original=(untouched, model))
+    runtime.finish(draft, base, samples, path)
+    return draft, onnx.load(str(path))
+
+
+def weights(proto):
+    """{name: array} of the initialisers that are weights or biases: all but scalars, shapes and what quantisation adds."""
+    arrays = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
+    added = {name for node in proto.graph.node if "Quantize" in node.op_type or "Dequantize" in node.op_type for name in node.input[1:]}
+    return {name: array for name, array in arrays.items() if array.ndim and array.dtype != np.int64 and name not in added}
+
+
+def macs(proto):
+    """Multiply-accumulates of one sample, by the shapes in the graph: a formula for each kind of node, batch of one."""
+    inferred = shape_inference.infer_shapes(proto)
+    shapes = {
+        value.name: [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+    }
+    made = {output: node for node in proto.graph.node for output in node.output}
+    arrays = {item.name: list(item.dims) for item in proto.graph.initializer}
+
+    def weight(name):
+        return arrays[name] if name in arrays else arrays.get(made[name].input[0]) if name in made else None
+
+    total = 0
+    for node in proto.graph.node:
+        shape = weight(node.input[1]) if node.op_type in ("Conv", "Gemm", "MatMul") else None
+        if shape is not None:
+            places = np.prod(shapes[node.output[0]][2:]) if node.op_type == "Conv" else np.prod(shapes[node.output[0]][1:-1])
+            total += int(np.prod(shape)) * int(places)
+    return total
+
+
+def values_of(name):
+    """The strongest value of a technique, and those whose storage differs."""
+    member = plugins.load("techniques", name)
+    more = {"sparsity": ["2:4", {"threshold": 0.05}], "codebook": [{"bits": 3, "levels": "pow2"}, {"bits": 2, "per": "channel"}]}
+    return [8 if name == "bits" else member.values[-1], *more.get(name, [])]
+
+
+CASES = [
+    pytest.param(name, value, marks=[pytest.mark.slow] if name in TRACED else [], id=f"{name} {value}")
+    for name in plugins.names("techniques")
+    for value in values_of(name)
+]
+
+
+@pytest.mark.parametrize(("technique", "value"), CASES)
+@pytest.mark.parametrize("net", NETS)
+def test_what_is_predicted_is_what_is_counted(originals, net, technique, value, tmp_path):
+    member, structure = plugins.load("techniques", technique), originals[net][2]
+    steps = [Step(technique, unit.name, value) for unit in member.units(structure).values() if member.effective(unit, value) is not None]
+    if not steps:
+        pytest.skip(f"{technique} has no unit in {net}")
+    try:
+        draft, proto = shipped(originals, net, steps[:1] if technique == "depth" else steps, tmp_path)
+    except Untreatable as error:
+        pytest.skip(str(error))
+    told, arrays = prediction.predict(draft), weights(proto)
+    assert told.macs == macs(proto)
+    assert told.params == sum(array.size for array in arrays.values())
+    made = packed.pack(proto, entropy=False)
+    if draft.bits:
+        integers = sum(array.size for array in arrays.values() if array.dtype == np.int8 and array.ndim > 1)
+        assert integers == sum(module.weight.numel() for layer in draft.bits for _, module in draft.parts(layer))
+    else:
+        assert told.payload_bytes == made.payload
+
+
+def test_an_untouched_network_needs_four_bytes_a_parameter(originals):
+    for net in NETS:
+        model, example, structure, _, path = originals[net]
+        told = prediction.predict(engine.Draft(model, structure, example))
+        small = {"residual": 4 * 4, "mlp": 4 * 4}[net]  # the head's bias stays in the graph
+        assert told.payload_bytes == 4 * told.params - small == packed.pack(onnx.load(str(path)), entropy=False).payload
