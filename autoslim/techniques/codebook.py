@@ -25,7 +25,7 @@ from autoslim.structure import Structure
 FLOAT = 32
 BITS = (FLOAT, 8, 7, 6, 5, 4, 3, 2, 1)
 DEFAULTS = {"levels": "kmeans", "per": "tensor"}
-ROUNDS = 30
+ROUNDS = 100
 
 
 class Member:
@@ -113,44 +113,52 @@ def back(table: Tensor, weight: Tensor) -> Tensor:
 def clusters(table: Tensor, live: Tensor, count: int) -> Tensor:
     """(tables, weights) index of each weight's cluster, by Lloyd's iterations from evenly spaced centroids (Han et al., section 3.2) and
     from quantiles; for each table the better of the two."""
-    found = [lloyd(table, live, start) for start in (even(table, live, count), quantiles(table, live, count))]
-    errors = [((means(table, live, index, count).gather(1, index) - table) * live).square().sum(1) for index in found]
-    return torch.where((errors[0] <= errors[1])[:, None], *found)
-
-
-def even(table: Tensor, live: Tensor, count: int) -> Tensor:
-    """(tables, count) centroids evenly spaced between the smallest and the largest live weight."""
-    low = table.masked_fill(~live, torch.inf).amin(1, keepdim=True)
-    high = table.masked_fill(~live, -torch.inf).amax(1, keepdim=True)
-    return torch.where(low.isfinite(), low + (high - low) * torch.linspace(0, 1, count, dtype=table.dtype), 0.0)
-
-
-def quantiles(table: Tensor, live: Tensor, count: int) -> Tensor:
-    """(tables, count) centroids that have equally many live weights between them."""
     ranked = table.masked_fill(~live, torch.inf).sort(1).values
-    places = (live.sum(1, keepdim=True) * (torch.arange(count) + 0.5) / count).long().clamp_max(table.shape[1] - 1)
+    alive = live.sum(1, keepdim=True)
+    starts = even(ranked, alive, count), quantiles(ranked, alive, count)
+    (one, first), (other, second) = (lloyd(ranked, alive, start) for start in starts)
+    bounds = torch.where((first >= second)[:, None], one, other)
+    return torch.searchsorted(bounds.contiguous(), table.contiguous())
+
+
+def even(ranked: Tensor, alive: Tensor, count: int) -> Tensor:
+    """(tables, count) centroids evenly spaced between the smallest and the largest of the first ``alive`` weights."""
+    low, high = ranked[:, :1], ranked.gather(1, (alive - 1).clamp_min(0))
+    places = torch.linspace(0, 1, count, dtype=ranked.dtype)
+    return torch.where(alive > 0, low + (high - low) * places, 0.0)
+
+
+def quantiles(ranked: Tensor, alive: Tensor, count: int) -> Tensor:
+    """(tables, count) centroids that have equally many weights between them."""
+    places = (alive * (torch.arange(count) + 0.5) / count).long().clamp_max(ranked.shape[1] - 1)
     return ranked.gather(1, places).nan_to_num(posinf=0.0)
 
 
-def lloyd(table: Tensor, live: Tensor, centres: Tensor) -> Tensor:
-    """(tables, weights) index of the nearest centroid once the centroids are the means of their weights."""
-    index = torch.full(table.shape, -1, dtype=torch.int64)
+def lloyd(ranked: Tensor, alive: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """((tables, count - 1) bounds between clusters, (tables,) how much of the sum of squares they explain). ``ranked`` weights, dead ones
+    infinite at the end: with their running sums a round costs no more than looking up the bounds."""
+    sums = torch.nn.functional.pad(ranked.double().masked_fill(ranked == torch.inf, 0.0).cumsum(1), (1, 0))
+    ends = torch.zeros_like(alive), alive
+    edges, explained = None, torch.zeros(len(ranked), dtype=torch.float64)
     for _ in range(ROUNDS):
-        found = torch.searchsorted(((centres[:, 1:] + centres[:, :-1]) / 2).contiguous(), table.contiguous())
-        if torch.equal(found, index):
+        bounds = ((centres[:, 1:] + centres[:, :-1]) / 2).contiguous()
+        inner = torch.minimum(torch.searchsorted(ranked, bounds, right=True), alive)
+        found = torch.cat([ends[0], inner, ends[1]], 1)
+        sizes, totals = found.diff(dim=1), sums.gather(1, found).diff(dim=1)
+        explained = (totals.square() / sizes.clamp_min(1)).sum(1)
+        if edges is not None and torch.equal(found, edges):
             break
-        index = found
-        centres = means(table, live, index, centres.shape[1], centres).sort(1).values
-    return index
+        edges = found
+        centres = torch.where(sizes > 0, totals / sizes.clamp_min(1), centres.double()).to(ranked.dtype).sort(1).values
+    return bounds, explained
 
 
-def means(table: Tensor, live: Tensor, index: Tensor, count: int, empty: Tensor | None = None) -> Tensor:
-    """(tables, count) mean of the live weights of each cluster; of an empty one ``empty``, else 0."""
+def means(table: Tensor, live: Tensor, index: Tensor, count: int) -> Tensor:
+    """(tables, count) mean of the live weights of each cluster; 0 of an empty one."""
     shape = len(table), count
     sums = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, index, (table * live).double())
     sizes = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, index, live.double())
-    other = torch.zeros(shape, dtype=torch.float64) if empty is None else empty.double()
-    return torch.where(sizes > 0, sums / sizes.clamp_min(1), other).to(table.dtype)
+    return (sums / sizes.clamp_min(1)).to(table.dtype)
 
 
 def powers(table: Tensor, live: Tensor, bits: int) -> Tensor:
