@@ -9,7 +9,7 @@ import torch
 from networks import noise, seeded
 from torch import nn
 
-from autoslim import engine, plugins, readings
+from autoslim import coverage, engine, plugins, readings
 from autoslim.criteria.obs import DAMPING
 from autoslim.errors import UserError
 from autoslim.interfaces import Unit
@@ -20,8 +20,17 @@ UNIT = Unit("head", ("head",))
 CRITERIA = plugins.names("criteria")
 
 
+STRUCTURES = {}
+
+
 def sparse(model, choices, samples):
-    return engine.compress(model, Recipe.of(Step("sparsity", name, value) for name, value in choices.items()), samples)
+    """A draft; the structure of a model is looked at once."""
+    kind = type(model).__name__
+    if kind not in STRUCTURES:
+        STRUCTURES[kind] = coverage.analyse(model, samples[0])
+    return engine.compress(
+        model, Recipe.of(Step("sparsity", name, value) for name, value in choices.items()), samples, structure=STRUCTURES[kind]
+    )
 
 
 def residual():

@@ -25,7 +25,7 @@ from autoslim.structure import Structure
 FLOAT = 32
 BITS = (FLOAT, 8, 7, 6, 5, 4, 3, 2, 1)
 DEFAULTS = {"levels": "kmeans", "per": "tensor"}
-ROUNDS = 100
+ROUNDS, LOWER = 100, 3
 
 
 class Member:
@@ -162,15 +162,22 @@ def means(table: Tensor, live: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def powers(table: Tensor, live: Tensor, bits: int) -> Tensor:
-    """The nearest of zero and plus or minus 2^top .. 2^(top - 2^(bits-1) + 2), top from each table's largest weight (Zhou et al., eq. 2,
-    3): 2^bits - 1 levels. One bit: plus or minus one power, the nearest to the mean magnitude."""
+    """The nearest of zero and plus or minus 2^top .. 2^(top - 2^(bits-1) + 2): 2^bits - 1 levels. ``top`` is that of each table's largest
+    weight (Zhou et al., eq. 2) or, where large weights are few, the one of LOWER below it that leaves the least error. One bit: plus or
+    minus one power, the nearest to the mean magnitude."""
     sizes = (table * live).abs().double()
     if bits == 1:
         scale = sizes.sum(1, keepdim=True) / live.sum(1, keepdim=True).clamp_min(1)
         power = torch.exp2(scale.clamp_min(1e-30).log2().round())
         return torch.where(table < 0, -power, power)
     top = (sizes.amax(1, keepdim=True).clamp_min(1e-30) * 4 / 3).log2().floor()  # eq. 2
-    levels = torch.cat([torch.zeros_like(top), torch.exp2(top - torch.arange(2 ** (bits - 1) - 2, -1, -1))], 1)
-    bounds = (levels[:, 1:] + levels[:, :-1]) / 2
-    index = torch.searchsorted(bounds.contiguous(), sizes.contiguous())
-    return levels.gather(1, index) * table.sign()
+    made = torch.stack([nearest(sizes, torch.exp2(top - down - torch.arange(2 ** (bits - 1) - 2, -1, -1))) for down in range(LOWER + 1)])
+    best = (made - sizes).square().sum(2).argmin(0)
+    return made[best, torch.arange(len(sizes))] * table.sign()
+
+
+def nearest(sizes: Tensor, levels: Tensor) -> Tensor:
+    """Each of ``sizes``, (tables, weights), rounded to zero or the nearest of its table's ``levels``, (tables, levels) in rising order."""
+    full = torch.cat([torch.zeros_like(levels[:, :1]), levels], 1)
+    bounds = ((full[:, 1:] + full[:, :-1]) / 2).contiguous()
+    return full.gather(1, torch.searchsorted(bounds, sizes.contiguous()))
