@@ -10,6 +10,7 @@ from networks import noise, seeded
 from torch import nn
 
 from autoslim import coverage, engine, plugins, readings
+from autoslim.criteria import obs
 from autoslim.criteria.obs import DAMPING
 from autoslim.errors import UserError
 from autoslim.interfaces import Unit
@@ -133,6 +134,14 @@ def test_one_weight_removed_is_the_optimal_brain_surgeon():
     expected = weight - weight[0, 0] / inverse[0, 0] * inverse[0]  # Hassibi & Stork, eq. 5
     expected[0, 0] = 0
     torch.testing.assert_close(made, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_updates_in_batches_of_columns_are_those_of_all_columns_at_once(monkeypatch):
+    inputs, weight, member = noise(64, 48) @ noise(48, 48, seed=1), noise(6, 48, seed=2), plugins.load("criteria", "obs")
+    whole, _ = member.prune(weight, inputs, patterns.Few(2, 4))
+    monkeypatch.setattr(obs, "COLUMNS", 8)
+    parts, _ = member.prune(weight, inputs, patterns.Few(2, 4))
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_second_order_loses_less_than_wanda_and_wanda_less_than_magnitude():
