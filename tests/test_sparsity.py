@@ -64,6 +64,8 @@ def test_n_of_every_m_inputs_stay(criterion, text, n, m):
         runs = weight.flatten(2).transpose(1, 2).reshape(-1, m) if weight.dim() > 2 else weight.reshape(-1, m)
         assert (draft.masks[name].sum() / draft.masks[name].numel()).item() == n / m
         assert bool(((runs != 0).sum(1) <= n).all())
+        if criterion != "obs":
+            assert torch.equal(weight, model.get_submodule(name).weight * draft.masks[name]), "what stays is not moved or changed"
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -193,6 +195,10 @@ def test_groups_of_a_convolution_read_their_own_inputs(build, criterion):
     assert float(nearest.max()) < 1e-3, "each row of readings gives one of the layer's outputs"
     draft = sparse(model, {name: {"share": 0.5, "criterion": criterion}}, samples)
     assert draft.notes == []
+    if criterion == "wanda":
+        scores = readings.as_matrices(model.get_submodule(name)).abs() * inputs.norm(dim=0)[:, None]
+        bound = scores.sort(2).values[:, :, round(scores.shape[2] * 0.5) - 1, None]
+        assert torch.equal(draft.masks[name].view_as(scores), (scores > bound).float()), "each group by its own inputs"
     assert float((draft.model.get_submodule(name).weight == 0).double().mean()) == pytest.approx(0.5, abs=0.06)
 
 
