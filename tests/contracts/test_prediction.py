@@ -73,7 +73,8 @@ def values_of(name):
     """The strongest value of a technique, and those whose storage differs."""
     member = plugins.load("techniques", name)
     more = {"sparsity": ["2:4", {"threshold": 0.05}], "codebook": [{"bits": 3, "levels": "pow2"}, {"bits": 2, "per": "channel"}]}
-    return [8 if name == "bits" else member.values[-1], *more.get(name, [])]
+    first = {"bits": 8, "gradual": {"share": 0.9, "steps": 3}}.get(name, member.values[-1])
+    return [first, *more.get(name, [])]
 
 
 CASES = [
