@@ -133,10 +133,11 @@ class Executor(Protocol):
     """Runs candidates somewhere. ``outcomes`` yields each submitted candidate's end exactly once, as they end.
 
     Obligations: a candidate that crashes, hangs or eats memory ends as Failed with its reason and harms no other; after
-    ``close`` no process is left.
+    ``close`` no process is left. ``say`` is set by the caller, for messages to the user.
     """
 
     slots: int
+    say: Callable[[str], None]
 
     def prepare(self) -> Any: ...
     def attach(self, prepared: Any) -> None: ...

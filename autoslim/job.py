@@ -34,6 +34,8 @@ class Job:
     work_threads: int = 1
     timing_seconds: float = 0.4
     part: str | None = None
+    #: times are taken on another machine, which the worker's owner asks for them
+    away: bool = False
 
 
 @dataclass(frozen=True)

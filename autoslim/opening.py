@@ -31,7 +31,8 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
     known = study.fact("untouched")
     identity = study.fact("identity")
     if identity is not None and identity != dict(prepared.identity):
-        other = ", ".join(name for name in identity if identity[name] != prepared.identity.get(name))
+        both = {**identity, **prepared.identity}
+        other = ", ".join(name for name in both if identity.get(name) != prepared.identity.get(name))
         raise UserError(
             f"study {study.name}: it was begun with another {other}; results of unlike things do not mix, give another --out (or --study-name)"
         )

@@ -41,7 +41,9 @@ def run(
             workers=spec.workers,
             trial_timeout=spec.trial_timeout or 0.0,
             trial_memory_mb=float(spec.trial_memory_mb),
+            **spec.executor_options,
         )
+        loop.executor.say = watcher.message
         try:
             watcher.phase("preparation")
             prepared = loop.executor.prepare()

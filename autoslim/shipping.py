@@ -9,7 +9,7 @@ from typing import Any
 from autoslim import tables
 from autoslim.candidate import Done
 from autoslim.errors import AutoSlimError
-from autoslim.executors.local import Worker
+from autoslim.executors._process import Worker
 from autoslim.job import Job
 from autoslim.recipe import describe, to_yaml
 from autoslim.study import Entry, Study

@@ -189,6 +189,7 @@ class StudySpec(_Model):
     strategy: Annotated[str, _member("strategies")] = "frontier"
     strategy_options: dict[str, Any] = {}
     executor: Annotated[str, _member("executors")] = "local"
+    executor_options: dict[str, Any] = {}
     trials: Annotated[int, _whole(1)] = 40
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
     patience: Annotated[int, _whole(0)] = 30

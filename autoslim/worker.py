@@ -8,10 +8,12 @@ import ctypes
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from autoslim.errors import UserError
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.machine import Machine
 
 
@@ -31,7 +33,7 @@ def serve(channel: Connection) -> None:
             return
         try:
             if verb == "job":
-                evaluator = start(payload)
+                evaluator = start(payload, channel)
                 answer = None
             elif verb == "prepare":
                 answer = evaluator.prepare()
@@ -43,6 +45,8 @@ def serve(channel: Connection) -> None:
                 answer = evaluator.base_tables()
             elif verb == "effect":
                 answer = evaluator.effect(**payload)
+            elif verb == "time":
+                answer = evaluator.time(Path(payload), evaluator.untouched_file())
             elif verb == "verifier":
                 evaluator = start_verifier(payload)
                 answer = None
@@ -59,7 +63,23 @@ def serve(channel: Connection) -> None:
         channel.send(reply)
 
 
-def start(job: Any) -> Any:
+class Away:
+    """Times a file on another machine: asks this process's owner, and lets this machine's own timings pass while it waits."""
+
+    def __init__(self, channel: Connection, pause: Callable[[], None]) -> None:
+        self._channel, self._pause = channel, pause
+
+    def __call__(self, path: Path, untouched: Path) -> Any:
+        self._channel.send(("time", str(path)))
+        while not self._channel.poll(0.05):
+            self._pause()
+        kind, answer = self._channel.recv()
+        if kind != "ok":
+            raise AutoSlimError(answer)
+        return answer
+
+
+def start(job: Any, channel: Connection) -> Any:
     """The evaluator of a job; importing and loading count as work, which waits while something is timed."""
     with Machine().working():
         from autoslim import task
@@ -67,6 +87,8 @@ def start(job: Any) -> Any:
 
         evaluator = Evaluator(job, task.load(job.task, job.task_args, job.max_samples, job.part))
         evaluator.machine.tick()
+        if job.away:
+            evaluator.time = Away(channel, evaluator.machine.pause)
         return evaluator
 
 

@@ -25,6 +25,16 @@ Data = Annotated[
 Part = Annotated[str | None, typer.Option("--part", help="Which of the task's parts() to compress; default: the largest.")]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
 Threads = Annotated[str | None, typer.Option("--threads", help="Threads that are timed; default: the physical cores this process may use.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", envvar="AUTOSLIM_ADDRESS", help="With --executor ray_tune: the cluster's head, host:port, or auto. Default: this machine."
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", help="With --executor ray_tune: the bench where times are taken (autoslim worker --target NAME)."),
+]
 MaxSamples = Annotated[str | None, typer.Option("--max-samples", help="At most so many samples of each split.")]
 BudgetMs = Annotated[
     str | None, typer.Option("--budget-ms", help="Largest latency: milliseconds, or a share of the untouched model such as 60%.")
@@ -64,6 +74,12 @@ def task_of(task: str | None, task_arg: list[str] | None, model: str | None, dat
 
         return {"task": SHORTCUT_TASK, "task_args": {"model": model, "data": data or "random:4", **args}}
     return ({"task": task} if task else {}) | ({"task_args": args} if args else {})
+
+
+def cluster_of(address: str | None, target: str | None) -> dict[str, Any]:
+    """The cluster part of a study from the flags; empty where none is given."""
+    found = {name: value for name, value in (("address", address), ("target", target)) if value is not None}
+    return {"executor_options": found} if found else {}
 
 
 def budget_of(ms: str | None, mb: str | None, macs: str | None, memory: str | None, drop: str | None) -> dict[str, Any]:

@@ -48,6 +48,8 @@ def search(
         str | None, typer.Option("--strategy", help="frontier (default), tpe, nsga2, random and others (autoslim list strategies).")
     ] = None,
     executor: Annotated[str | None, typer.Option("--executor", help="Where candidates run (autoslim list executors).")] = None,
+    address: _flags.Address = None,
+    target: _flags.Target = None,
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     trials: Annotated[str | None, typer.Option("--trials", "--n-trials", help="Evaluations to make, repeats not counted.")] = None,
@@ -104,6 +106,7 @@ def search(
         "objectives": objectives,
         "max_samples": max_samples,
         "verify": verify,
+        **_flags.cluster_of(address, target),
         **_flags.task_of(task, task_arg, model, data),
         **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop),
     }
