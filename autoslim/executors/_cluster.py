@@ -1,6 +1,7 @@
 """The connection to Ray: one on this machine, started and ended with the run, or a cluster that is there already."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,8 @@ OBJECT_STORE = 200 * 2**20
 
 def quiet_ray() -> Any:
     """The ray module, with what it would say by itself turned off and its token authentication on."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "ray" not in sys.modules:  # it reads this once, when it is imported
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
