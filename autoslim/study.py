@@ -18,8 +18,6 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from autoslim.candidate import Done, Failed, Outcome, Point, Rejected
@@ -27,6 +25,7 @@ from autoslim.errors import StudyInUse, UserError
 from autoslim.metrics import Direction, Measurement
 from autoslim.recipe import Recipe
 from autoslim.space import SearchSpace
+from autoslim.storage import backend, repair
 
 LEASE_SECONDS = 120.0
 FAILED = "failed"
@@ -205,41 +204,6 @@ class Study:
 def quiet() -> None:
     """Optuna's own log lines would tear the progress display."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def backend(folder: Path, storage: str | None) -> Any:
-    """The storage object: a journal in ``folder`` by default, a journal path, or any Optuna URL.
-
-    Journal paths are made absolute: with a relative one, a lock left by kill -9 dangles and is waited for without end.
-    """
-    if storage is None or "://" not in storage:
-        path = str((folder / "study.journal" if storage is None else Path(storage)).resolve())
-        return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
-    try:
-        return optuna.storages.get_storage(storage)
-    except Exception as error:  # drivers raise what they like; the user named the storage
-        raise UserError(f"--storage: cannot open {storage!r} ({type(error).__name__}: {' '.join(str(error).split())[:160]})") from None
-
-
-def repair(journal: Path) -> int:
-    """Cut a torn last line (power loss in mid-write) off a journal; returns the bytes removed."""
-    if not journal.is_file():
-        return 0
-    with journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        position = size
-        while position > 0:
-            start = max(0, position - 65536)
-            file.seek(start)
-            block = file.read(position - start)
-            newline = block.rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        if position < size:
-            file.truncate(position)
-        return size - position
 
 
 def pack(outcome: Outcome, record: Mapping[str, Any], cached_from: int | None) -> dict[str, Any]:

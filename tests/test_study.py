@@ -12,7 +12,8 @@ from autoslim.errors import StudyInUse, UserError
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe, Step
 from autoslim.space import Domain, SearchSpace
-from autoslim.study import Study, repair
+from autoslim.storage import repair
+from autoslim.study import Study
 
 SPACE = SearchSpace(
     (Domain("bits:a", "bits", (32, 8), ((), (("a", 8),))), Domain("depth:b", "depth", (False, True), ((), (("b", True),)))), {}
