@@ -133,7 +133,8 @@ class Executor(Protocol):
     """Runs candidates somewhere. ``outcomes`` yields each submitted candidate's end exactly once, as they end.
 
     Obligations: a candidate that crashes, hangs or eats memory ends as Failed with its reason and harms no other; after
-    ``close`` no process is left. ``say`` is set by the caller, for messages to the user.
+    ``close`` no process is left. ``say`` is set by the caller, for messages to the user. ``verifier``, called after ``close``, gives a new
+    worker process (``ask`` and ``kill``) on the machine whose times count, or None for this one.
     """
 
     slots: int
@@ -147,6 +148,7 @@ class Executor(Protocol):
     def submit(self, candidate: Candidate) -> None: ...
     def outcomes(self, seconds: float) -> Iterator[tuple[Candidate, Outcome]]: ...
     def close(self) -> None: ...
+    def verifier(self) -> Any: ...
 
 
 class Chart(Protocol):

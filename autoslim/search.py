@@ -16,6 +16,7 @@ from autoslim.metrics import direction_of
 from autoslim.opening import CORNER, reconcile, seeds, strategy_of, wants_tables
 from autoslim.progress import begin_growth, check_floor, prune_files, report_progress
 from autoslim.remaking import remake
+from autoslim.sharing import Shared
 from autoslim.spec import StudySpec
 from autoslim.study import Entry, Lease, Study
 
@@ -24,9 +25,16 @@ MOST_REPEATS, MOST_PROPOSALS = 8, 2000
 
 
 def run(
-    spec: StudySpec, out: Path, watcher: Watcher, stop: Stop, storage: str | None = None, command: Sequence[str] = ()
+    spec: StudySpec,
+    out: Path,
+    watcher: Watcher,
+    stop: Stop,
+    storage: str | None = None,
+    command: Sequence[str] = (),
+    cache: Path | None = None,
 ) -> dict[str, Any]:
-    """Search, or resume the search in ``out``; returns the summary that was written. Raises UserError or StudyInUse.
+    """Search, or resume the search in ``out``; returns the summary that was written. Raises UserError or StudyInUse. ``cache`` is a folder
+    of measured candidates that several studies share.
 
     Whatever ends the loop (trials, time, Ctrl-C), the front of what there is gets verified and the report is written.
     """
@@ -44,6 +52,8 @@ def run(
             **spec.executor_options,
         )
         loop.executor.say = watcher.message
+        if cache is not None:
+            loop.executor = Shared(loop.executor, job_of(spec, out), cache)
         try:
             watcher.phase("preparation")
             prepared = loop.executor.prepare()
@@ -200,7 +210,8 @@ def finish(loop: Loop) -> dict[str, Any]:
         )
     chosen = shipping.to_verify(there, context, loop.spec.verify)
     until = None if loop.spec.time is None else loop.begun + loop.spec.time
-    verified = shipping.verify(loop.study, job_of(loop.spec, loop.out), context, chosen, loop.watcher.message, until=until)
+    job, verifier = job_of(loop.spec, loop.out), loop.executor.verifier()
+    verified = shipping.verify(loop.study, job, context, chosen, loop.watcher.message, until=until, worker=verifier)
     spent = time.monotonic() - loop.begun
     runs = list(loop.study.fact("runs") or [])
     runs.append(

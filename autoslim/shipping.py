@@ -21,9 +21,15 @@ FEWEST_FILES, FEWEST_PASSES = 4, 2
 
 
 def verify(
-    study: Study, job: Job, context: Mapping[str, Any], chosen: Sequence[Entry], say: Callable[[str], None], until: float | None = None
+    study: Study,
+    job: Job,
+    context: Mapping[str, Any],
+    chosen: Sequence[Entry],
+    say: Callable[[str], None],
+    until: float | None = None,
+    worker: Any = None,
 ) -> list[dict[str, Any]]:
-    """Re-open the files of ``chosen`` in a process that made none of them; returns rows of verification.
+    """Re-open the files of ``chosen`` in a process that made none of them, ``worker`` or a new one here; returns rows of verification.
 
     Rows go into the study one by one, so that an interruption loses none. A file that was verified before, and is where it was, is not timed
     again; one that fails its verification is dropped, and ``say`` tells why. From ``until`` (monotonic seconds) on no further file or round
@@ -34,7 +40,7 @@ def verify(
     untouched = next(entry for entry in chosen if entry.label == "untouched")
     rows: list[dict[str, Any]] = []
     fresh: list[dict[str, Any]] = []
-    worker = Worker(out / "worker.log")
+    worker = worker or Worker(out / "worker.log")
     try:
         worker.ask("verifier", job)
         for entry in chosen:

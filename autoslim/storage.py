@@ -33,7 +33,9 @@ def backend(folder: Path, storage: str | None) -> Any:
     try:
         opened = proxy(storage) if storage.startswith("grpc://") else optuna.storages.get_storage(storage)
     except Exception as error:  # drivers raise what they like; the user named the storage
-        raise UserError(f"--storage: cannot open {hidden(storage)!r} ({type(error).__name__}: {' '.join(str(error).split())[:160]})") from None
+        raise UserError(
+            f"--storage: cannot open {hidden(storage)!r} ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+        ) from None
     return opened if storage.startswith("sqlite") else Patient(opened)
 
 

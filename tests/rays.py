@@ -15,7 +15,6 @@ from autoslim.executors._hands import Reply
 from autoslim.job import Job
 from autoslim.recipe import Recipe, Step
 
-
 #: nodes import these tests and this package
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), str(Path(autoslim.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]

@@ -176,7 +176,9 @@ def test_a_proxy_of_the_database_serves_as_well(tmp_path, server):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = f"import optuna; optuna.storages.run_grpc_proxy_server(optuna.storages.get_storage({server.url!r}), host='127.0.0.1', port={port})"
+    code = (
+        f"import optuna; optuna.storages.run_grpc_proxy_server(optuna.storages.get_storage({server.url!r}), host='127.0.0.1', port={port})"
+    )
     process = subprocess.Popen([os.sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
         url = f"grpc://127.0.0.1:{port}"

@@ -28,7 +28,9 @@ Threads = Annotated[str | None, typer.Option("--threads", help="Threads that are
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", envvar="AUTOSLIM_ADDRESS", help="With --executor ray_tune: the cluster's head, host:port, or auto. Default: this machine."
+        "--address",
+        envvar="AUTOSLIM_ADDRESS",
+        help="With --executor ray_tune: the cluster's head, host:port, or auto. Default: this machine.",
     ),
 ]
 Target = Annotated[

@@ -79,6 +79,9 @@ def search(
         ),
     ] = None,
     study_name: Annotated[str | None, typer.Option("--study-name", help="Name of the study in its storage.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder of measured candidates that studies of one network on one machine share.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the sentence.")] = False,
 ) -> int:
@@ -116,7 +119,7 @@ def search(
     signal.signal(signal.SIGINT, lambda number, frame: interrupt(stop))
     watcher = choose_watcher(quiet or as_json)
     try:
-        summary = loop.run(wanted, folder, watcher, stop, storage, ["autoslim", *sys.argv[1:]])
+        summary = loop.run(wanted, folder, watcher, stop, storage, ["autoslim", *sys.argv[1:]], cache)
     finally:
         if hasattr(watcher, "stop"):
             watcher.stop()

@@ -60,7 +60,11 @@ def bench_of(ray: Any, target: str) -> str:
     if len(found) == 1:
         return found[0]
     known = ", ".join(name.removeprefix(BENCH) for name in found)
-    what = f"several benches ({known}), say which with --target" if found else "no bench; `autoslim worker --target NAME --address ...` makes one"
+    what = (
+        f"several benches ({known}), say which with --target"
+        if found
+        else "no bench; `autoslim worker --target NAME --address ...` makes one"
+    )
     raise UserError(f"--target: got nothing, and the cluster has {what}")
 
 

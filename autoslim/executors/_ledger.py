@@ -92,7 +92,7 @@ class Ledger:
 
     def forget(self, slot: str) -> None:
         """``slot`` begins: whatever earlier lives of its name held goes back, and nobody waits for what they asked."""
-        gone = [item for item in (*self.leased.values(), *self.waiting.values())]
+        gone = [*self.leased.values(), *self.waiting.values()]
         for item in gone:
             if item.asker and name_of(item.asker) == name_of(slot) and item.asker != slot:
                 self.leased.pop(item.number, None)

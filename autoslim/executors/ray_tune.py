@@ -15,6 +15,7 @@ from autoslim.candidate import Candidate, Done, Failed, Outcome
 from autoslim.effects import hopeless
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.executors import _cluster, _files
+from autoslim.executors._bench import Remote
 from autoslim.executors._hands import Maker, Reply, Setup
 from autoslim.executors._host import Host
 from autoslim.executors._ledger import Ledger
@@ -52,9 +53,11 @@ class Member:
         if workers < 0:
             raise UserError(f"--workers: got {workers}, allowed: an integer from 1 (0 = as many as the cluster has cores for)")
         if target and not address and target != _cluster.LOCAL:
-            raise UserError(f"--target: got {target!r}, which needs --address; without one the only bench is this machine, {_cluster.LOCAL!r}")
+            raise UserError(
+                f"--target: got {target!r}, which needs --address; without one the only bench is this machine, {_cluster.LOCAL!r}"
+            )
         self.say: Callable[[str], None] = lambda text: None
-        self._out = Path(job.out)
+        self._out = Path(job.out).resolve()
         self._job = replace(job, task=absolute(job.task))
         self._options = {"address": address, "gpus": gpus, "dashboard": dashboard, "runtime_env": runtime_env}
         self._bundle = {"GPU": gpus} | ({"memory": memory_mb * 1e6} if memory_mb else {})
@@ -105,6 +108,12 @@ class Member:
             self.say(f"ray: the slots could not be told to stop ({type(error).__name__})")
         finally:
             ray.shutdown()
+
+    def verifier(self) -> Remote | None:
+        """A worker process on the bench, over a connection of its own; None where the bench is this machine."""
+        if self._bench == _cluster.BENCH + _cluster.LOCAL:
+            return None
+        return Remote(self._options, self._bench, SHARE, self._out)
 
     def _ends(self, seconds: float) -> list[tuple[int, Reply]]:
         """What ended; looks at the slots now and then. Raises AutoSlimError where the owner or all slots are gone for good."""
@@ -262,5 +271,7 @@ def trouble(state: Mapping[str, Any], seconds: float) -> str:
     if seconds > PATIENCE and not any(row["work"] for row in fresh):
         return f"no worker is up: {state['wanted']} slots wait for resources on {state['nodes']} nodes (`ray status` tells which){last}"
     if seconds > PATIENCE and state["waiting_for_bench"] and not any(row["bench"] for row in fresh):
-        return f"the bench {state['bench'].removeprefix(_cluster.BENCH)} is not there; {state['waiting_for_bench']} timings wait for it{last}"
+        return (
+            f"the bench {state['bench'].removeprefix(_cluster.BENCH)} is not there; {state['waiting_for_bench']} timings wait for it{last}"
+        )
     return ""

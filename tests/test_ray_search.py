@@ -1,0 +1,87 @@
+"""Whole searches on a cluster, as a user runs them: the same candidates as locally, through a killed driver, times from the bench."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rays
+
+from autoslim.executors import _cluster
+
+_cluster.quiet_ray()
+pytestmark = pytest.mark.cluster
+HERE = Path(__file__).parent
+TASK, PLAIN = str(HERE / "tasks/tiny.py"), str(HERE / "tasks/plain.yaml")
+COMMON = ["search", "--task", TASK, "--space", PLAIN, "--strategy", "random", "--trials", "7", "--threads", "1", "--verify", "1"]
+
+
+def autoslim(*words):
+    return subprocess.run([sys.executable, "-m", "autoslim", *map(str, words)], capture_output=True, text=True, timeout=300, check=False)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def keys(out):
+    return [row["key"] for row in rows(out / "trials.csv")]
+
+
+def test_one_slot_asks_what_one_worker_asks(tmp_path):
+    """Same study, same seed, one worker here and one slot on Ray: the same trials with the same ends and the same files."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for out, executor in ((here, "local"), (there, "ray_tune")):
+        done = autoslim(*COMMON, "--workers", 1, "--executor", executor, "--out", out, "--quiet")
+        assert done.returncode == 0, done.stderr
+    exact = ("number", "key", "label", "end", "metric_val", "size_bytes", "macs", "params", "cached_from")
+    left, right = ([{name: row[name] for name in exact} for row in rows(out / "trials.csv")] for out in (here, there))
+    assert left == right
+    for row in rows(there / "front.csv"):
+        assert (there / row["model_file"]).stat().st_size == int(row["size_bytes"])
+    assert json.loads((there / "workers.json").read_text())["slots"]
+
+
+def test_a_killed_driver_goes_on_with_the_same_command(tmp_path):
+    """kill -9 in the middle of a search on two nodes and a bench; the same command finishes it: nothing lost, doubled or left running."""
+    out = tmp_path / "out"
+    bench = {"num_cpus": 0, "resources": {"bench:board": 1}}
+    with rays.cluster([bench, {"num_cpus": 1}, {"num_cpus": 1}]) as cluster:
+        told = [*COMMON, "--executor", "ray_tune", "--address", cluster.address, "--target", "board", "--out", str(out)]
+        driver = subprocess.Popen([sys.executable, "-m", "autoslim", *told], stderr=subprocess.PIPE, text=True)
+        seen = 0
+        for line in driver.stderr:
+            seen += "trial" in line and "hypervolume" in line
+            if seen >= 2:
+                break
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        assert seen == 2
+        before = json.loads((out / "workers.json").read_text())
+        done = autoslim(*told, "--quiet")
+        status = autoslim("status", out)
+    assert done.returncode == 0, done.stderr
+    trials = rows(out / "trials.csv")
+    assert [int(row["number"]) for row in trials] == list(range(len(trials)))
+    assert {row["end"] for row in trials} <= {"done", "failed", "rejected"}
+    lost = [row["key"] for row in trials if row["reason"] == "interrupted"]
+    ended = [row["key"] for row in trials if row["end"] == "done" and not row["cached_from"]]
+    assert lost
+    assert set(lost) <= set(ended)
+    assert len(ended) == len(set(ended))
+    after = json.loads((out / "workers.json").read_text())
+    assert {row["name"] for row in before["slots"]} == {row["name"] for row in after["slots"]} == {"bench", "slot-0", "slot-1"}
+    assert len({row["node"] for row in after["slots"]}) == 3
+    assert next(row for row in after["slots"] if row["name"] == "bench")["items"] > len(ended)  # base and times
+    undisturbed = tmp_path / "undisturbed"
+    alone = autoslim(*COMMON, "--workers", 2, "--out", undisturbed, "--quiet")
+    assert alone.returncode == 0, alone.stderr
+    fronts = [{row["key"] for row in rows(folder / "trials.csv") if row["end"] == "done"} for folder in (out, undisturbed)]
+    assert fronts[0] == fronts[1]
+    assert status.returncode == 0, status.stderr
+    assert "bench" in status.stdout
