@@ -56,7 +56,7 @@ def test_killed_workers_and_lost_nodes_lose_and_double_nothing(tmp_path):
 
         try:
             ends = rays.drive(member, 30, at=strike)
-            state = _cluster.quiet_ray().get(member._owner.state.remote())
+            state = member.state()
         finally:
             member.close()
     check_ledger(ends, 30, journal)

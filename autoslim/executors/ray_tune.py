@@ -125,6 +125,10 @@ class Member:
         except self._ray.exceptions.RayError as error:
             raise AutoSlimError(f"ray: the run's owner is gone ({type(error).__name__}); run the same command again") from None
 
+    def state(self) -> dict[str, Any]:
+        """The slots and what they do, as :meth:`Owner.state` tells."""
+        return self._ray.get(self._owner.state.remote(), timeout=60)
+
     def _look(self, ray: Any) -> None:
         """Write ``workers.json``, and tell what keeps the work from going on."""
         state = ray.get(self._owner.state.remote(), timeout=60)
