@@ -75,7 +75,15 @@ def is_interrupted(outcome: Outcome) -> bool:
 
 
 def remember(loop: Loop, entry: Entry) -> None:
-    loop.entries = [other for other in loop.entries if other.number != entry.number] + [entry]
+    place = next((index for index in reversed(range(len(loop.entries))) if loop.entries[index].number == entry.number), None)
+    if place is not None:  # among the latest, so that it is found at once
+        del loop.entries[place]
+    loop.entries.append(entry)
+
+
+def entry_of(loop: Loop, number: int) -> Entry:
+    """The loop's memory of a trial, the latest ones first."""
+    return next(entry for entry in reversed(loop.entries) if entry.number == number)
 
 
 def settle(

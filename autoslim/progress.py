@@ -8,7 +8,7 @@ from autoslim import tables
 from autoslim.budget import LIMITS, feasible
 from autoslim.candidate import Done, Outcome, Rejected
 from autoslim.growth import Growth
-from autoslim.loop import Loop, Progress
+from autoslim.loop import Loop, Progress, entry_of
 from autoslim.opening import CORNER
 from autoslim.study import Entry
 
@@ -17,15 +17,17 @@ SPARE = 3
 
 
 def prune_files(loop: Loop, prepared: Any) -> None:
-    """Delete the files of candidates that are dominated and carry no label."""
-    front = tables.select_front(loop.entries, prepared.untouched, loop.spec.objectives, prepared.metric_direction, SPARE * loop.spec.verify)
+    """Delete the files of candidates that are dominated and carry no label. What lost its file before is not weighed again."""
+    folders = {folder.name: folder for folder in (loop.out / "candidates").glob("*")}
+    there = [entry for entry in loop.entries if entry.key in folders]
+    front = tables.select_front(there, prepared.untouched, loop.spec.objectives, prepared.metric_direction, SPARE * loop.spec.verify)
     keep = (
         {entry.key for entry in front}
         | {entry.key for entry in loop.entries if tables.is_rival(entry)}
         | {c.recipe.key for c in loop.running.values()}
     )
-    for folder in (loop.out / "candidates").glob("*"):
-        if folder.name not in keep:
+    for name, folder in folders.items():
+        if name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -49,7 +51,7 @@ def grow(loop: Loop, prepared: Any, entry: Entry) -> float:
 
 def report_progress(loop: Loop, prepared: Any, number: int) -> None:
     """Tell the watcher what trial ``number`` gave, the best feasible so far, the hypervolume and the time left."""
-    latest = next(entry for entry in reversed(loop.entries) if entry.number == number)
+    latest = entry_of(loop, number)
     volume = grow(loop, prepared, latest)
     count = tables.counts(loop.entries)["evaluations"]
     spent = time.monotonic() - loop.begun

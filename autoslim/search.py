@@ -11,7 +11,7 @@ from autoslim import plugins, report, shipping, warming
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.ending import ended, overdue
 from autoslim.job import Job
-from autoslim.loop import Loop, Stop, Watcher, is_interrupted, is_judged, remember, settle
+from autoslim.loop import Loop, Stop, Watcher, entry_of, is_interrupted, is_judged, remember, settle
 from autoslim.metrics import direction_of
 from autoslim.opening import CORNER, reconcile, seeds, strategy_of, wants_tables
 from autoslim.progress import begin_growth, check_floor, prune_files, report_progress
@@ -155,7 +155,7 @@ def propose(loop: Loop, prepared: Any, strategy: Any, queue: Iterator[tuple[str,
         loop.asking += time.monotonic() - begun
         known = loop.judged.get(recipe.key)
         if known is not None:
-            repeat = next(entry for entry in loop.entries if entry.number == known)
+            repeat = entry_of(loop, known)
             settle(loop, number, prepared, repeat.outcome, label, recipe, point, memo, cached_from=known)
             strategy.tell(number, point, memo, repeat.outcome)
         elif recipe.key in {other.recipe.key for other in loop.running.values()}:
@@ -182,11 +182,11 @@ def next_point(loop: Loop, strategy: Any, queue: Iterator[tuple[str, dict[str, A
 def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome: Outcome) -> None:
     """Record an end, teach the strategy, answer followers, drop files that nobody needs, report progress."""
     begun = time.monotonic()
-    mine = next(entry for entry in loop.entries if entry.number == candidate.number)
+    mine = entry_of(loop, candidate.number)
     settle(loop, candidate.number, prepared, outcome, candidate.label, candidate.recipe, candidate.point, mine.memo)
     strategy.tell(candidate.number, candidate.point, mine.memo, outcome)
     for number in loop.followers.pop(candidate.recipe.key, []):
-        follower = next(entry for entry in loop.entries if entry.number == number)
+        follower = entry_of(loop, number)
         settle(
             loop, number, prepared, outcome, follower.label, candidate.recipe, follower.point, follower.memo, cached_from=candidate.number
         )

@@ -18,7 +18,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoslim.candidate import Done, Failed, Outcome, Point, Rejected
 from autoslim.errors import StudyInUse, UserError
@@ -45,11 +45,8 @@ class Entry:
     cached_from: int | None = None
 
 
-class _Given(BaseSampler):
-    """Gives each trial the point that was decided elsewhere, so that Optuna records it through its public ask."""
-
-    def __init__(self) -> None:
-        self.point: Point = {}
+class _Silent(BaseSampler):
+    """Suggests nothing: points are decided elsewhere, and Optuna only records them."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -58,14 +55,14 @@ class _Given(BaseSampler):
         return {}
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        return self.point[param_name]
+        raise NotImplementedError("a trial of this study has all its parameters from the start")
 
 
 class Study:
     """Open with :meth:`open` (lease holder, may write) or :meth:`read` (anyone, at any time)."""
 
-    def __init__(self, study: optuna.Study, given: _Given, lease: "Lease | None") -> None:
-        self._study, self._given, self._lease = study, given, lease
+    def __init__(self, study: optuna.Study, lease: "Lease | None") -> None:
+        self._study, self._lease = study, lease
         self._distributions: dict[str, BaseDistribution] = {}
         self._running: dict[int, optuna.Trial] = {}
         self._records: dict[int, dict[str, Any]] = {}
@@ -82,10 +79,9 @@ class Study:
         try:
             if storage is None:
                 repair(folder / "study.journal")
-            given = _Given()
             wanted = ["minimize" if direction == "min" else "maximize" for direction in directions]
             opened = optuna.create_study(
-                storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=given
+                storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=_Silent()
             )
             found = [direction.name.lower() for direction in opened.directions]
             if found != wanted:
@@ -96,7 +92,7 @@ class Study:
         except BaseException:
             lease.release()
             raise
-        study = Study(opened, given, lease)
+        study = Study(opened, lease)
         study._close_stale()
         return study
 
@@ -110,7 +106,7 @@ class Study:
         names = optuna.get_all_study_names(where)
         if not names:
             raise UserError(f"{folder}: the storage holds no study")
-        return Study(optuna.load_study(study_name=name or names[0], storage=where), _Given(), None)
+        return Study(optuna.load_study(study_name=name or names[0], storage=where), None)
 
     def close(self) -> None:
         if self._lease is not None:
@@ -154,13 +150,12 @@ class Study:
 
     def ask(self, point: Point, recipe: Recipe, label: str = "", memo: Mapping[str, Any] | None = None) -> int:
         """Record that ``point`` is being tried; returns the trial's number."""
-        self._given.point = point
-        trial = self._study.ask(fixed_distributions=self._distributions)
-        trial.set_user_attr(RECORD, {"key": recipe.key, "recipe": recipe.as_dict()})
-        if label:
-            trial.set_user_attr(LABEL, label)
-        if memo:
-            trial.set_user_attr(MEMO, dict(memo))
+        attrs: dict[str, Any] = {RECORD: {"key": recipe.key, "recipe": recipe.as_dict()}}
+        attrs |= ({LABEL: label} if label else {}) | ({MEMO: dict(memo)} if memo else {})
+        params = {name: point[name] for name in self._distributions}
+        # in one piece: asking and then setting each parameter would cost one write of the storage for each of them
+        self._study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self._distributions, user_attrs=attrs))
+        trial = optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[-1]._trial_id)
         self._running[trial.number] = trial
         self.renew()
         return trial.number

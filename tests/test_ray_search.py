@@ -77,7 +77,7 @@ def test_a_killed_driver_goes_on_with_the_same_command(tmp_path):
     after = json.loads((out / "workers.json").read_text())
     assert {row["name"] for row in before["slots"]} == {row["name"] for row in after["slots"]} == {"bench", "slot-0", "slot-1"}
     assert len({row["node"] for row in after["slots"]}) == 3
-    assert next(row for row in after["slots"] if row["name"] == "bench")["items"] > len(ended)  # base and times
+    assert next(row for row in after["slots"] if row["name"] == "bench")["items"] >= 2  # the untouched model and times
     undisturbed = tmp_path / "undisturbed"
     alone = autoslim(*COMMON, "--workers", 2, "--out", undisturbed, "--quiet")
     assert alone.returncode == 0, alone.stderr
