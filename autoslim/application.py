@@ -1,11 +1,12 @@
 """One recipe, one file: what `autoslim apply` does, outside any study."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from autoslim import task as tasks
-from autoslim.engine import compress
+from autoslim.engine import Draft, compress
 from autoslim.errors import UserError
 from autoslim.evaluator import Evaluator
 from autoslim.job import Job
@@ -36,8 +37,9 @@ def evaluator_of(spec: StudySpec, folder: str) -> Evaluator:
     return Evaluator(job, task)
 
 
-def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
-    """Compress, recover and ship the task's model as ``out``; returns what the file scored on validation data.
+def apply(recipe: Recipe, spec: StudySpec, out: Path, longer: Callable[[Draft], list[str]] | None = None) -> dict[str, Any]:
+    """Compress, recover and ship the task's model as ``out``; returns what the file scored on validation data. ``longer`` may train the
+    recovered draft further, in place, and returns notes.
 
     Raises UserError for a file ending that the runtime does not write, Untreatable if the recipe does not fit the model.
     """
@@ -55,6 +57,7 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path) -> dict[str, Any]:
         )
         loss = task.loss() if evaluator.has_targets else None
         notes = recover(draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, seed=spec.seed) + draft.notes
+        notes += longer(draft) if longer else []
         base = Path(folder) / f"base{evaluator.runtime.suffix}"
         notes += evaluator.export(draft, calibration, base)
         notes += evaluator.runtime.finish(draft, base, calibration, out)

@@ -1,7 +1,8 @@
 """``autoslim apply``: recipe -> file, also on retrained weights."""
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,11 @@ def apply(
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     max_samples: _flags.MaxSamples = None,
+    steps: Annotated[int, typer.Option("--train-steps", min=0, help="Distil so many steps more, over Ray, after the recipe's own recovery.")] = 0,
+    workers: Annotated[int, typer.Option("--train-workers", min=1, help="Workers that share each of these steps' batches.")] = 1,
+    rate: Annotated[float, typer.Option("--train-lr", min=0.0, help="Learning rate of these steps.")] = 1e-3,
+    sharded: Annotated[bool, typer.Option("--sharded", help="Spread weights and optimizer over the workers (FSDP).")] = False,
+    address: _flags.Address = None,
 ) -> int:
     from autoslim import spec
     from autoslim.errors import UserError
@@ -39,7 +45,8 @@ def apply(
     )
     from autoslim.application import apply as make
 
-    made = make(plan, wanted, out)
+    longer = trainer(plan, wanted, out, steps, workers, rate, sharded, address or "") if steps else None
+    made = make(plan, wanted, out, longer)
     for note in made["notes"]:
         typer.echo(f"note: {note}")
     typer.echo(
@@ -47,3 +54,33 @@ def apply(
         f"{made['size_bytes'] / 1000:.0f} kB ({made['size_bytes'] / made['untouched_bytes']:.2f} of untouched)"
     )
     return 0
+
+
+def trainer(plan: Any, wanted: Any, out: Path, steps: int, workers: int, rate: float, sharded: bool, address: str) -> Any:
+    """What trains a recovered draft over Ray; the checkpoints lie beside ``out`` until the training has ended."""
+
+    def train(draft: Any) -> list[str]:
+        from autoslim import training
+        from autoslim.executors import _cluster
+
+        folder = out.resolve().with_name(f"{out.name}.training")
+        task = str(Path(wanted.task).resolve()) if wanted.task.endswith(".py") else wanted.task
+        told = training.Plan(
+            task,
+            plan.as_dict(),
+            training.weights_of(draft.model),
+            steps,
+            wanted.task_args,
+            wanted.max_samples,
+            wanted.part,
+            lr=rate,
+            sharded=sharded,
+        )
+        ray = _cluster.connect(address, workers, 0, False, None)
+        try:
+            return training.train(draft, told, workers, folder)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return train
