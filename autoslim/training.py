@@ -73,7 +73,9 @@ def train(draft: Draft, plan: Plan, workers: int, folder: Path, cpus: int = 1, g
     with result.checkpoint.as_directory() as place:
         state = torch.load(Path(place) / CHECKPOINT, map_location="cpu", weights_only=True)
     draft.model.load_state_dict(state["model"])
-    return [f"distillation: {state['step']} steps over {workers} workers{', sharded' if plan.sharded else ''}, last loss {state['loss']:.4g}"]
+    return [
+        f"distillation: {state['step']} steps over {workers} workers{', sharded' if plan.sharded else ''}, last loss {state['loss']:.4g}"
+    ]
 
 
 def work(config: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ class StudySearch(Searcher):
     writing and uses ``space``; ``limits`` are the names of its constraints; ``most`` ends the search after so many proposals."""
 
     def __init__(self, study: Study, space: SearchSpace, strategy: Any, objectives: Mapping[str, str], limits: tuple[str, ...], most: int):
-        super().__init__(metric=list(objectives), mode=[objectives[name] for name in objectives])
+        super().__init__()  # told no metric: Tune would end the whole run at the first trial that does not report it
         self._study, self._space, self._strategy, self._limits, self._most = study, space, strategy, limits, most
         self._objectives = tuple(objectives)
         self._running: dict[str, tuple[Candidate, Mapping[str, Any]]] = {}

@@ -102,7 +102,9 @@ def opened(out: Path, trials: int, stamps: list[float]) -> Loop:
 def prepared() -> Prepared:
     """What a first worker would have found."""
     nothing: dict = {}
-    return Prepared(Structure(nothing, nothing, nothing), space(), nothing, UNTOUCHED, "ab" * 32, "accuracy", "max", True, (), nothing, {"weights": "w"})
+    return Prepared(
+        Structure(nothing, nothing, nothing), space(), nothing, UNTOUCHED, "ab" * 32, "accuracy", "max", True, (), nothing, {"weights": "w"}
+    )
 
 
 def controller(trials: int) -> int:

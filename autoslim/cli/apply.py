@@ -26,7 +26,9 @@ def apply(
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     max_samples: _flags.MaxSamples = None,
-    steps: Annotated[int, typer.Option("--train-steps", min=0, help="Distil so many steps more, over Ray, after the recipe's own recovery.")] = 0,
+    steps: Annotated[
+        int, typer.Option("--train-steps", min=0, help="Distil so many steps more, over Ray, after the recipe's own recovery.")
+    ] = 0,
     workers: Annotated[int, typer.Option("--train-workers", min=1, help="Workers that share each of these steps' batches.")] = 1,
     rate: Annotated[float, typer.Option("--train-lr", min=0.0, help="Learning rate of these steps.")] = 1e-3,
     sharded: Annotated[bool, typer.Option("--sharded", help="Spread weights and optimizer over the workers (FSDP).")] = False,
