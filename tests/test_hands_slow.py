@@ -1,0 +1,82 @@
+"""A slot's hands on a real small disk: a full one is the slot's fault and never the candidate's."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from autoslim.candidate import Candidate, Done
+from autoslim.executors import _hands
+from autoslim.executors._hands import Maker, Setup
+from autoslim.job import Job
+from autoslim.recipe import Recipe, Step
+from autoslim.search import job_of
+from autoslim.spec import load_study
+
+pytestmark = pytest.mark.slow
+TASKS = Path(__file__).parent / "tasks"
+CANDIDATE = Candidate(0, {}, Recipe.of([Step("student", "", {"builder": "small"})], {"distill_steps": 0}))
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A file system of 64 MB that slots live on."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    told = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
+    if told.returncode:
+        pytest.skip(f"no file system can be mounted here ({told.stderr.strip()})")
+    monkeypatch.setenv("AUTOSLIM_SLOTS", str(place / "slots"))
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk):
+    """Leave less than a page free; returns the file that does it."""
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(b"x" * 65536)
+                file.flush()
+        except OSError:
+            os.truncate(filler, file.tell() if not file.closed else filler.stat().st_size)
+    return filler
+
+
+def test_a_full_disk_hands_the_candidate_back_and_a_free_one_takes_it(disk, tmp_path):
+    spec = load_study(None, {"task": str(TASKS / "tiny.py"), "space": str(TASKS / "hostile.yaml"), "threads": "1"})
+    job: Job = job_of(spec, tmp_path)
+    hands = Maker()("slot", away=False)
+    try:
+        assert hands.folder.is_relative_to(disk)
+        hands.configure(Setup(job, None, {}))
+        prepared = hands.do("prepare", None, lambda: None, None)
+        assert prepared.kind == "ok"
+        assert hands.ready()
+        filler = fill(disk)
+        assert not hands.ready()
+        reply = hands.do("evaluate", CANDIDATE, lambda: None, None)
+        assert reply.kind == "again", reply
+        assert "No space left on device" in reply.value
+        filler.unlink()
+        assert hands.ready()
+        reply = hands.do("evaluate", CANDIDATE, lambda: None, None)
+        assert isinstance(reply.value, Done), reply
+        assert reply.files[reply.value.model_file][0] == reply.value.sha256
+    finally:
+        folder = hands.folder
+        hands.close()
+    assert not folder.exists()
+
+
+def test_what_a_killed_slot_left_is_swept_and_a_live_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOSLIM_SLOTS", str(tmp_path))
+    code = "from autoslim.executors._hands import own_folder; import os; print(own_folder('gone'), flush=True); os.kill(os.getpid(), 9)"
+    left = subprocess.run([os.sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    assert Path(left).is_dir()
+    mine = _hands.own_folder("mine")
+    assert not Path(left).exists()
+    _hands.own_folder("other")
+    assert mine.is_dir()
