@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,48 @@ def test_a_killed_driver_goes_on_with_the_same_command(tmp_path):
     assert len(ended) == 8  # 2 widths x 2 depths x 2 bit-widths: all that an undisturbed search finds
     assert status.returncode == 0, status.stderr
     assert "bench" in status.stdout
+
+
+def test_a_worker_joins_as_a_bench_and_leaves_on_request():
+    """`autoslim worker --target` brings the resource of its device and no cores; Ctrl-C ends it and all its processes."""
+    with rays.cluster([]) as cluster:
+        ray = _cluster.connect(cluster.address, 0, 0, False, None)
+        told = [sys.executable, "-m", "autoslim", "worker", "--target", "board", "--address", cluster.address]
+        worker = subprocess.Popen(told, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            assert "bench board" in worker.stderr.readline()
+            joined = wait_for(lambda: [node for node in _cluster.nodes(ray) if "bench:board" in node["Resources"]])
+            assert joined[0]["Resources"].get("CPU", 0) == 0
+            assert _cluster.bench_of(ray, "") == "bench:board"
+            os.killpg(worker.pid, signal.SIGINT)
+            assert worker.wait(60) == 0
+            assert wait_for(lambda: not [node for node in _cluster.nodes(ray) if "bench:board" in node["Resources"]])
+        finally:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.stderr.close()
+
+
+def wait_for(found, seconds=90):
+    stop = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < stop
+        time.sleep(0.5)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--executor", "ray_tune", "--address", "ray://host:1"], ["--address", "ray://host:1", "host:port"]),
+        (["--executor", "ray_tune", "--target", "board"], ["--target", "'board'", "needs --address"]),
+        (["--executor", "ray_tune", "--address", "127.0.0.1:1"], ["no Ray cluster answers at '127.0.0.1:1'", "docs/cluster.md"]),
+        (["--address", "auto"], ["executors local", "unknown option 'address'"]),
+    ],
+)
+def test_wrong_words_about_a_cluster_are_answered_in_one_line(tmp_path, words, parts):
+    done = autoslim(*COMMON, *words, "--out", tmp_path / "out", "--quiet")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr

@@ -1,6 +1,7 @@
 """The connection to Ray: one on this machine, started and ended with the run, or a cluster that is there already."""
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ BENCH = "bench:"
 #: the bench of a Ray that a run starts on its own machine
 LOCAL = "local"
 OBJECT_STORE = 200 * 2**20
+CONNECT_SECONDS = 10.0
 
 
 def quiet_ray() -> Any:
@@ -34,7 +36,9 @@ def connect(address: str, cpus: int, gpus: float, dashboard: bool, runtime_env: 
         raise UserError(
             f"--address: got {address!r}, allowed: auto, or host:port of the cluster's head (Ray Client is not supported; run the command on a node)"
         )
-    if not address:
+    if address:
+        refuse_silent(address)
+    else:
         told |= {"num_cpus": cpus, "resources": {BENCH + LOCAL: 1}, "object_store_memory": OBJECT_STORE}
         told |= {"num_gpus": gpus} if gpus else {}
         told |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
@@ -45,6 +49,17 @@ def connect(address: str, cpus: int, gpus: float, dashboard: bool, runtime_env: 
         what = f"--address: no Ray cluster answers at {address!r}" if address else "ray: cannot be started on this machine"
         raise UserError(f"{what} ({' '.join(str(error).split())[:200]}); see docs/cluster.md") from None
     return ray
+
+
+def refuse_silent(address: str) -> None:
+    """Raise UserError where nothing listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():  # auto, or a name that Ray knows
+        return
+    try:
+        socket.create_connection((host or "127.0.0.1", int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"--address: no Ray cluster answers at {address!r} ({error}); see docs/cluster.md") from None
 
 
 def nodes(ray: Any) -> list[dict[str, Any]]:
