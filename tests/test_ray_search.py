@@ -96,7 +96,7 @@ def test_a_worker_joins_as_a_bench_and_leaves_on_request():
             assert joined[0]["Resources"].get("CPU", 0) == 0
             assert _cluster.bench_of(ray, "") == "bench:board"
             os.killpg(worker.pid, signal.SIGINT)
-            assert worker.wait(60) == 0
+            assert worker.wait(60) == 130
             assert wait_for(lambda: not [node for node in _cluster.nodes(ray) if "bench:board" in node["Resources"]])
         finally:
             if worker.poll() is None:
