@@ -12,7 +12,7 @@ from typing import Any
 from autoslim import plugins
 from autoslim.budget import LIMITS, Budget
 from autoslim.candidate import Candidate, Done, Failed, Outcome
-from autoslim.executors.local import Worker
+from autoslim.executors._process import Worker
 from autoslim.job import UNTOUCHED, Job
 from autoslim.recipe import Recipe, describe, to_yaml
 from autoslim.repairing import repair

@@ -14,7 +14,8 @@ def autoslim(*words):
 
 
 @pytest.mark.parametrize(
-    "command", ["search", "sweep", "worker", "status", "report", "pick", "compare", "check", "watch", "apply", "bench", "profile", "list", "doctor"]
+    "command",
+    ["search", "sweep", "worker", "status", "report", "pick", "compare", "check", "watch", "apply", "bench", "profile", "list", "doctor"],
 )
 def test_every_command_has_help_with_an_example(command):
     done = autoslim(command, "--help")
