@@ -13,7 +13,26 @@ import typer
 
 from autoslim.errors import AutoSlimError, StudyInUse, UserError
 
-COMMANDS = ("search", "sweep", "status", "report", "pick", "compare", "check", "watch", "apply", "steps", "pack", "unpack", "bench", "why", "profile", "worker", "list", "doctor")
+COMMANDS = (
+    "search",
+    "sweep",
+    "status",
+    "report",
+    "pick",
+    "compare",
+    "check",
+    "watch",
+    "apply",
+    "steps",
+    "pack",
+    "unpack",
+    "bench",
+    "why",
+    "profile",
+    "worker",
+    "list",
+    "doctor",
+)
 app = typer.Typer(
     name="autoslim",
     no_args_is_help=True,
