@@ -39,6 +39,8 @@ def run(
     Whatever ends the loop (trials, time, Ctrl-C), the front of what there is gets verified and the report is written.
     """
     begun = time.monotonic()
+    if spec.warm_start:
+        Study.read(Path(spec.warm_start))  # a folder without a study is told before any work
     lease = Lease(out)  # before any work, so that a second run learns it at once
     loop = Loop(spec, out, None, None, watcher, stop, begun)
     try:

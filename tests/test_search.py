@@ -92,6 +92,7 @@ def test_report_and_pick_work_without_torch(finished, tmp_path):
     assert "closest" in none.stdout
 
 
+@pytest.mark.slow
 def test_lost_files_are_made_again_from_their_recipes(finished, tmp_path):
     """A study whose model files are gone is whole again after the same command: every front point has a file that is what the
     tables say, and no evaluation is counted twice."""
@@ -156,6 +157,7 @@ def test_tampered_file_is_not_verified(finished):
         verifier.verify(file, file, "0" * 64)
 
 
+@pytest.mark.slow
 def test_hostile_candidates_end_alone(tmp_path):
     """A crash, a hang, a memory hog and an exception end their own candidate with a reason; the search goes on."""
     out = tmp_path / "out"

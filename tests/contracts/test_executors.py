@@ -14,7 +14,11 @@ from autoslim.spec import load_study
 TASKS = Path(__file__).parent.parent / "tasks"
 
 
-@pytest.fixture(scope="module", params=plugins.names("executors"))
+#: Ray itself takes half a minute to start and stop
+MEMBERS = [pytest.param(name, marks=pytest.mark.cluster) if name == "ray_tune" else name for name in plugins.names("executors")]
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
 def ended(request, tmp_path_factory):
     """(outcomes by number in the order they came, how often each came, children before and after close)."""
     out = tmp_path_factory.mktemp("executor")
@@ -64,7 +68,7 @@ def test_close_leaves_no_process(ended):
     assert not after
 
 
-@pytest.fixture(scope="module", params=plugins.names("executors"))
+@pytest.fixture(scope="module", params=MEMBERS)
 def tabled(request, tmp_path_factory):
     """(items, what the layers cost, answers, answers when it is enough from the start)."""
     out = tmp_path_factory.mktemp("tables")
