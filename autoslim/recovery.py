@@ -225,6 +225,7 @@ def output_means(model: nn.Module, lessons: Sequence[Lesson], pause: Callable[[]
     return {name: total / count for name, (total, count) in sums.items()}
 
 
+@torch.enable_grad()  # whatever mode the task's own code left behind
 def distil(
     draft: Draft,
     lessons: Sequence[Lesson],
