@@ -262,6 +262,7 @@ def test_a_served_page_loads_itself_again_when_the_study_grows(browser, folder):
             before = page.evaluate("window.autoslim.data.live")
             Study.read(folder).set_fact("note", "grown")
             page.wait_for_function("before => window.autoslim && window.autoslim.data.live !== before", arg=before, timeout=20_000)
+            assert page.evaluate("window.autoslim.data.live") != before
     finally:
         server.shutdown()
         server.server_close()
