@@ -1,6 +1,7 @@
 """One recipe, one file: what `autoslim apply` does, outside any study."""
 
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,28 +46,47 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path, longer: Callable[[Draft], 
     """
     with tempfile.TemporaryDirectory() as folder:
         evaluator = evaluator_of(spec, folder)
-        task = evaluator.task
         if out.suffix != evaluator.runtime.suffix:
             raise UserError(f"--out: got {str(out)!r}, allowed: a name ending in {evaluator.runtime.suffix}, the runtime's file")
-        lessons, held, calibration = evaluator.learning_data()
-        untouched = evaluator.untouched_file()
-        plain = compress(evaluator.model, Recipe(), calibration)
-        evaluator.export(plain, calibration, untouched)
-        draft = compress(
-            evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=task.students(evaluator.model)
-        )
-        loss = task.loss() if evaluator.has_targets else None
-        notes = recover(draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, seed=spec.seed) + draft.notes
+        if threading.current_thread() is threading.main_thread():
+            evaluator.machine.tick()
+        with evaluator.machine.working():
+            draft, notes = drafted(recipe, evaluator)
         notes += longer(draft) if longer else []
-        base = Path(folder) / f"base{evaluator.runtime.suffix}"
-        notes += evaluator.export(draft, calibration, base)
-        notes += evaluator.runtime.finish(draft, base, calibration, out)
-        score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)
-        return {
-            "notes": notes,
-            "metric_name": next(iter(score.values)) if evaluator.has_targets else AGREEMENT,
-            "metric": next(iter(score.values.values())),
-            "untouched_metric": next(iter(reference.values.values())),
-            "size_bytes": out.stat().st_size,
-            "untouched_bytes": untouched.stat().st_size,
-        }
+        with evaluator.machine.working():
+            return shipped(evaluator, draft, out, notes)
+
+
+def drafted(recipe: Recipe, evaluator: Evaluator) -> tuple[Draft, list[str]]:
+    """The recovered draft of a recipe, and notes; the untouched file is written on the way."""
+    lessons, held, calibration = evaluator.learning_data()
+    plain = compress(evaluator.model, Recipe(), calibration)
+    evaluator.export(plain, calibration, evaluator.untouched_file())
+    students = evaluator.task.students(evaluator.model)
+    draft = compress(evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=students)
+    draft.initial = evaluator.task.initial
+    loss = evaluator.task.loss() if evaluator.has_targets else None
+    pool = evaluator.pool(recipe.recovery)
+    notes = recover(
+        draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, pause=evaluator.machine.pause, seed=evaluator.job.seed, pool=pool
+    )
+    return draft, [*notes, *draft.notes]
+
+
+def shipped(evaluator: Evaluator, draft: Draft, out: Path, notes: list[str]) -> dict[str, Any]:
+    """The draft as the file ``out``, and what that scores on validation data."""
+    base, untouched, calibration = (
+        evaluator.out / f"base{evaluator.runtime.suffix}",
+        evaluator.untouched_file(),
+        evaluator.learning_data()[2],
+    )
+    notes = [*notes, *evaluator.export(draft, calibration, base), *evaluator.runtime.finish(draft, base, calibration, out)]
+    score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)
+    return {
+        "notes": notes,
+        "metric_name": next(iter(score.values)) if evaluator.has_targets else AGREEMENT,
+        "metric": next(iter(score.values.values())),
+        "untouched_metric": next(iter(reference.values.values())),
+        "size_bytes": out.stat().st_size,
+        "untouched_bytes": untouched.stat().st_size,
+    }

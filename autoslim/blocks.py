@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoslim.inputs import Inputs, call, tensors
+from autoslim.hooks import watched
+from autoslim.inputs import Inputs, tensors
 from autoslim.layers import NORMS, stepwise
 from autoslim.structure import Block, Layer
 
@@ -60,12 +61,8 @@ def observe(model: nn.Module, example: Inputs) -> dict[str, tuple[tuple, Any]]:
     for name, module in model.named_modules():
         if name and any(True for _ in module.children()) and not isinstance(module, nn.MultiheadAttention):
             handles.append(module.register_forward_hook(watch(name), with_kwargs=True))
-    try:
-        with torch.no_grad(), stepwise():
-            call(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with stepwise():
+        watched(model, [example], handles)
     return {name: value for name, value in seen.items() if name not in twice}
 
 

@@ -12,12 +12,14 @@ Point = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial that runs: its number in the study, the strategy's point and the recipe it decodes to."""
+    """A trial that runs: its number in the study, the strategy's point and the recipe it decodes to. ``whole``: the metric is measured on
+    all validation data even if a limit on its drop will be broken, since the strategy may give the same point more recovery."""
 
     number: int
     point: Point
     recipe: Recipe
     label: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Failed:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-#: export = the runtime refused the model; untreatable = a technique did; interrupted = the run ended before the candidate
-REASONS = ("crash", "timeout", "memory", "export", "untreatable", "error", "interrupted")
+#: export = the runtime refused the model; untreatable = a technique did; interrupted = the run ended before the candidate;
+#: device = the command of --target did not answer as it should; metric = the metric of the file is no finite number
+REASONS = ("crash", "timeout", "memory", "export", "untreatable", "error", "interrupted", "device", "metric")
 
 Outcome = Done | Rejected | Failed

@@ -1,128 +1,109 @@
-"""What compression changed beneath the mean: accuracy class by class, and accuracy under noise, file against untouched file.
+"""What compression changed beneath the mean, file against untouched file, on the shipped files.
 
-Both are measured on the shipped files. What a task does not allow (no class labels, no floating inputs) is left out, not guessed.
+For every verified file: accuracy class by class, agreement with the original and the divergence of their outputs, from the outputs
+that verification has anyway. For the recommended file: the checks of ``checks/``. What a task does not allow is left out, not guessed.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from autoslim import statistics
-from autoslim.inputs import Inputs, batch_size, rows, tensors
-from autoslim.task import Score, Task
+from autoslim import plugins, statistics
+from autoslim.inputs import Inputs, tensors
+from autoslim.sidebyside import Files, affordable
+from autoslim.task import Task
 
-#: standard deviations of the noise, in units of each input's own
-LEVELS = (0.1, 0.3)
-#: samples under noise: at most so many, fewer where the untouched file is slow, and seconds that one level may take there
-MOST, FEWEST, SECONDS = 512, 32, 1.5
 #: classes that are told one by one: those that changed most
 MOST_CLASSES = 50
-
-Predict = Callable[[Inputs], Any]
-Batches = Iterable[tuple[Inputs, Any]]
+#: seconds after which no further check is begun
+SECONDS = 4.0
 
 
 class Changes:
-    """Compares files with the untouched one, whose scores under noise are taken once."""
+    """Compares files with the untouched one."""
 
     def __init__(self, task: Task, open_file: Callable[[Path], Any], split: str, pause: Callable[[], None]) -> None:
         self.task, self.open, self.split, self.pause = task, open_file, split, pause
-        self._noisy: dict[Path, tuple[int, list[Score]]] = {}
 
-    def found(self, path: Path, base: Path, cache: Any, base_cache: Any) -> dict[str, Any]:
-        """{"split", "classes", "agreement", "noise"}; empty or None where it cannot be told. ``cache`` and ``base_cache`` hold the batches and
-        outputs of a pass over the split."""
-        told: dict[str, Any] = {"split": self.split, "classes": [], "agreement": None, "noise": []}
-        if cache.whole and base_cache.whole:
-            told |= by_class(outputs_of(cache), outputs_of(base_cache), self.task.classes)
-        try:
-            told["noise"] = self.noise(path, base)
-        except Exception as error:  # a task's own evaluate() need not bear other inputs than its data
-            told["not_measured"] = f"noise: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    def found(self, cache: Any, base_cache: Any) -> dict[str, Any]:
+        """{"split", "classes", "agreement", "outputs"}; empty or None where it cannot be told. ``cache`` and ``base_cache`` are the
+        Outputs of a pass over the split; where they were too large to keep nothing is told."""
+        told: dict[str, Any] = {"split": self.split, "classes": [], "agreement": None, "outputs": []}
+        ours, theirs = cache.pairs(), base_cache.pairs()
+        if ours and theirs:
+            told |= by_class(ours, theirs, self.task.classes) | {"outputs": by_output(ours, theirs)}
         return told
 
-    # -- noise ----------------------------------------------------------------------------------------------------------
+    def checked(self, path: Path, base: Path, seconds: float = SECONDS) -> dict[str, Any]:
+        """{"checks": [{"name", "title", "rows"}], "not_measured": [text]} by the members of checks/; what raises is told, not hidden."""
+        runs = [self.run(self.open(one)) for one in (path, base)]
+        checks = {name: plugins.load("checks", name) for name in plugins.names("checks")}
+        passes = {name: check.passes(self.task) for name, check in checks.items()}
+        files = Files(self.task, self.split, *runs, affordable(runs[1], next(iter(self.task.batches(self.split)))[0], sum(passes.values())))
+        told: list[dict[str, Any]] = []
+        trouble: list[str] = []
+        stop = time.monotonic() + seconds
+        for name, check in checks.items():
+            if not passes[name]:
+                continue
+            if time.monotonic() > stop:
+                trouble.append(f"{check.title}: the time for checks was used up")
+                continue
+            try:
+                rows = check.rows(files)
+            except Exception as error:  # a task's own evaluate() need not bear other inputs than its data
+                trouble.append(f"{check.title}: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
+                continue
+            told += [{"name": name, "title": check.title, "rows": rows}] if rows else []
+        return {"checks": told, "not_measured": trouble}
 
-    def noise(self, path: Path, base: Path) -> list[dict[str, Any]]:
-        """One row per level: {"level", "n", "untouched", "file", "drop", "low", "high"}; empty for inputs without floating tensors."""
-        if not any(leaf.is_floating_point() for leaf in tensors(next(iter(self.task.batches(self.split)))[0])):
-            return []
-        if base not in self._noisy:
-            n = self.affordable(base)
-            self._noisy = {base: (n, [self.under(base, base, level, n) for level in LEVELS])}
-        n, reference = self._noisy[base]
-        return [self.row(level, reference[i], self.under(path, base, level, n)) for i, level in enumerate(LEVELS)]
-
-    def affordable(self, base: Path) -> int:
-        """How many samples one level may take, by the time of the first batch."""
-        run, (inputs, _) = self.open(base).run, next(iter(self.task.batches(self.split)))
-        run(inputs)
-        begun = time.perf_counter()
-        run(inputs)
-        each = (time.perf_counter() - begun) / max(batch_size(inputs), 1)
-        return int(min(MOST, max(FEWEST, SECONDS / max(each, 1e-9))))
-
-    def under(self, path: Path, base: Path, level: float, n: int) -> Score:
-        """Score of a file on the first ``n`` samples with noise; the same noise for every file."""
-        session, original = self.open(path), self.open(base)
+    def run(self, session: Any) -> Callable[[Inputs], Any]:
+        """A session's run, which lets a waiting timing pass before each batch."""
 
         def predict(inputs: Inputs) -> Any:
             self.pause()
             return session.run(inputs)
 
-        return self.task.score(predict, self.split, original.run, noisy(self.task.batches(self.split), level, n))
-
-    def row(self, level: float, base: Score, score: Score) -> dict[str, Any]:
-        sign = 1.0 if next(iter(self.task.metrics.values())) == "max" else -1.0
-        value, reference = next(iter(score.values.values())), next(iter(base.values.values()))
-        low = high = None
-        if score.per_unit is not None and base.per_unit is not None and len(score.per_unit) == len(base.per_unit):
-            known = statistics.paired_interval(base.per_unit * sign, score.per_unit * sign)
-            low, high = known.low, known.high
-        return {
-            "level": level,
-            "n": score.n,
-            "untouched": reference,
-            "file": value,
-            "drop": (reference - value) * sign,
-            "low": low,
-            "high": high,
-        }
+        return predict
 
 
-def noisy(batches: Batches, level: float, n: int) -> Batches:
-    """The first ``n`` samples with Gaussian noise on every floating tensor, ``level`` times that tensor's own standard deviation."""
-    generator = torch.Generator().manual_seed(0)
+# -- outputs ----------------------------------------------------------------------------------------------------------------
 
-    def shaken(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.numel() < 2:
-            return leaf
-        return leaf + level * leaf.std() * torch.randn(leaf.shape, generator=generator, dtype=torch.float32).to(leaf.dtype)
 
-    seen = 0
-    for inputs, targets in batches:
-        size = min(batch_size(inputs), n - seen)
-        if size < batch_size(inputs):
-            targets = None if targets is None else rows(targets, 0, size, batch_size(inputs))
-            inputs = rows(inputs, 0, size)
-        yield pytree.tree_map(shaken, inputs), targets
-        seen += size
-        if seen >= n:
-            return
+def by_output(ours: list[tuple[Any, Any]], theirs: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """Rows {"what", "value", "low", "high", "n"}: for class scores the share of equal classes and the mean Kullback-Leibler divergence of
+    the file's distribution from the original's in nats; else the mean relative error of the first output. None without equal shapes."""
+    pairs = [(tensors(mine)[0].float(), tensors(other)[0].float()) for (_, mine), (_, other) in zip(ours, theirs, strict=False)]
+    if len(ours) != len(theirs) or not pairs or any(mine.shape != other.shape or not mine.dim() for mine, other in pairs):
+        return []
+    if all(mine.dim() == 2 and mine.shape[1] > 1 for mine, _ in pairs):
+        same = np.concatenate([(mine.argmax(1) == other.argmax(1)).float().numpy() for mine, other in pairs])
+        gaps = np.concatenate([divergence(other, mine).numpy() for mine, other in pairs])
+        return [told("same class as the original", same), told("KL divergence from the original, nats", gaps)]
+    errors = [
+        (mine - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1).clamp_min(1e-12) for mine, other in pairs if mine.dim() > 1
+    ]
+    return [told("relative error of the outputs", torch.cat(errors).numpy())] if errors else []
+
+
+def divergence(reference: Tensor, scores: Tensor) -> Tensor:
+    """KL(reference || scores) of each sample, (n, classes) logits or log-probabilities -> (n,)."""
+    p, q = reference.double().log_softmax(1), scores.double().log_softmax(1)
+    return (p.exp() * (p - q)).sum(1).clamp_min(0)
+
+
+def told(what: str, parts: np.ndarray) -> dict[str, Any]:
+    """A figure of (n,) parts, one per sample, with its 95 % interval."""
+    known = statistics.mean_interval(parts)
+    return {"what": what, "value": known.value, "low": known.low, "high": known.high, "n": len(parts)}
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------------
-
-
-def outputs_of(cache: Any) -> list[tuple[Any, Any]]:
-    """(targets, outputs) of every batch that a cache remembers."""
-    return [(targets, cache.recall(inputs)) for inputs, targets in cache.batches]
 
 
 def by_class(ours: list[tuple[Any, Any]], theirs: list[tuple[Any, Any]], names: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from autoslim import plugins
-from autoslim.budget import LIMITS, Budget
+from autoslim.budget import LIMITS, RATIO, Budget
 from autoslim.candidate import Candidate, Done, Failed, Outcome
 from autoslim.executors._process import Worker
 from autoslim.job import UNTOUCHED, Job
 from autoslim.recipe import Recipe, describe, to_yaml
-from autoslim.repairing import repair
+from autoslim.repairing import NO_FILE, repair
 from autoslim.spec import StudySpec
 
 #: rounds of timing in verification; fewer where the ratio is known well
@@ -24,14 +24,17 @@ ROUNDS = 4
 
 @dataclass(frozen=True)
 class Judged:
-    """One limit: what was measured, its 95 % interval where one is known, and the bound; ``holds`` by the end that is judged."""
+    """One limit: what was measured, its 95 % interval where one is known, and the bound; ``holds`` by the end that is judged. ``value`` is
+    None where nothing was measured, and ``bound`` where it is a share of what was not measured of the untouched model; neither holds."""
 
     name: str
-    bound: float
-    value: float
+    bound: float | None
+    value: float | None
     low: float | None
     high: float | None
     holds: bool
+    #: whether the three numbers are shares of the untouched model's time
+    share: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Gate:
         out.mkdir(parents=True, exist_ok=True)
         self.job = Job(
             spec.task, spec.task_args, spec.runtime, spec.resolved_threads(), str(out.resolve()), self.budget, spec.objectives,
-            spec.space_content(), spec.seed, spec.max_samples, part=spec.part,
+            spec.space_content(), spec.seed, spec.max_samples, part=spec.part, places=spec.space_places(),
         )  # fmt: skip
         self.executor = plugins.load("executors", "local", job=self.job, workers=1)
         self.verifier: Worker | None = None
@@ -120,7 +123,7 @@ def check(recipe: Recipe, spec: StudySpec, out: Path, repairs: int = 0, say: Cal
     is left as ``out``/model.*, with its recipe.yaml."""
     with Gate(spec, out, say) as gate:
         found = gate.verdict(recipe, gate.evaluate(recipe), recipe)
-        if not found.holds and not found.reason and repairs:
+        if not found.holds and repairs:
             found = repaired(gate, recipe, found, repairs)
         if found.file:
             keep(out, found)
@@ -130,12 +133,22 @@ def check(recipe: Recipe, spec: StudySpec, out: Path, repairs: int = 0, say: Cal
 
 
 def repaired(gate: Gate, recipe: Recipe, found: Verdict, most: int) -> Verdict:
-    """The first neighbour that holds in verification; the verdict as it was if none does."""
+    """The first neighbour that holds in verification; the verdict as it was if none does. Where no file could be made of the recipe, its
+    neighbours are tried all the same; a limit that nobody measures is no matter of the recipe, so then none is."""
+    unknown = [limit.name for limit in found.limits if limit.value is None or limit.bound is None]
+    if unknown:
+        gate.say(f"no repair is tried: the limit on {', '.join(unknown)} was not measured, which no other recipe mends")
+        return found
     broken = {limit.name: overshoot(limit) for limit in found.limits}
+    if found.reason:
+        gate.say(f"no file could be made of the recipe ({found.reason}); its neighbours are tried")
+        broken = dict(NO_FILE)
     for candidate, outcome in repair(gate.prepared.space, recipe, broken, gate.evaluate, most):
         other = gate.verdict(candidate, outcome, recipe)
         if other.holds:
             return other
+    if gate.count == found.tried:
+        gate.say("no repair was tried: the space knows no neighbour of the recipe; give another --space")
     return Verdict(**{**vars(found), "tried": gate.count})
 
 
@@ -146,15 +159,20 @@ def overshoot(limit: Judged) -> float:
 
 
 def judged(budget: Budget, row: dict[str, Any], prepared: Any) -> list[Judged]:
-    """Each limit against the row: costs by the upper end of their interval, the drop by its value on the test split."""
+    """Each limit against the row: costs by the upper end of their interval, a share of the untouched time by the ratio, the drop by its value
+    on the test split. A limit without a measurement does not hold."""
     found = []
     for name, (measured, _) in LIMITS.items():
-        bound = budget.bound(name, prepared.untouched)
-        told = row.get(measured)
+        if name not in budget.limits:
+            continue
+        share = budget.judged_by(name) == RATIO
+        bound = budget.threshold(name, prepared.untouched)
+        told = row.get(RATIO if share else measured)
         if bound is None or told is None:
+            found.append(Judged(name, bound, None, None, None, False))
             continue
         value, low, high = (told["value"], told["low"], told["high"]) if isinstance(told, dict) else (told, None, None)
-        found.append(Judged(name, bound, value, low, high, (value if high is None else high) <= bound * (1 + 1e-9)))
+        found.append(Judged(name, bound, value, low, high, (value if high is None else high) <= bound * (1 + 1e-9), share))
     if budget.max_drop is not None:
         lost, allowed = row["drop"], budget.max_drop.resolve(prepared.untouched.get("metric"))
         found.append(Judged("max_drop", allowed, lost["value"], lost["low"], lost["high"], lost["value"] <= allowed + 1e-9))

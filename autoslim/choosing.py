@@ -7,8 +7,9 @@ import numpy as np
 
 from autoslim import equalising
 from autoslim.calibration import Seen
+from autoslim.formats import Format
 from autoslim.onnx_layers import Site
-from autoslim.ranges import Range, candidates, rounded
+from autoslim.ranges import Range, candidates, rounded, span
 from autoslim.rounding import nearest, scales_of, spread
 
 #: rows that choices are judged on, and how much less error another range than everything seen must leave
@@ -62,15 +63,15 @@ def choose(seen: Seen, readers: Sequence[Reader], foldable: bool, linear: bool) 
     rows = [judged(reader.rows) for reader in readers]
     wanted = [product(part, reader.weight) for part, reader in zip(rows, readers, strict=True)]
     trial = Trial(readers, rows, wanted, None)
-    everything = trial.error((seen.low, seen.high))
+    everything = trial.error(span(seen.low, seen.high, form.zero))
     scale = None
     if form.equalise != "never" and (foldable or linear):
         worth = 1.0 if form.equalise == "always" else HELPS if foldable else WORTH
         scale = equaliser(readers, rows, wanted, everything * worth) if form.equalise == "always" or everything > MATTERS else None
     if scale is None:
-        return trial.best(form.ranges, seen.sample(), seen.low, seen.high)
+        return trial.best(form, seen.sample(), seen.low, seen.high)
     values = readers[0].rows / equalising.widened(scale, readers[0].rows)
-    return Trial(readers, rows, wanted, scale).best(form.ranges, values.reshape(-1), float(values.min()), float(values.max()))
+    return Trial(readers, rows, wanted, scale).best(form, values.reshape(-1), float(values.min()), float(values.max()))
 
 
 def judged(rows: np.ndarray) -> np.ndarray:
@@ -87,7 +88,7 @@ def equaliser(readers: Sequence[Reader], rows: Sequence[np.ndarray], wanted: Seq
     for strength in equalising.STRENGTHS:
         scale = equalising.scales(inputs, weights, strength)
         values = readers[0].rows / equalising.widened(scale, readers[0].rows)
-        error = Trial(readers, rows, wanted, scale).error((float(values.min()), float(values.max())))
+        error = Trial(readers, rows, wanted, scale).error(span(float(values.min()), float(values.max()), readers[0].site.format.zero))
         if error < least:
             best, least = scale, error
     return best
@@ -116,15 +117,16 @@ class Trial:
         parts = zip(self.inputs, self.weights, self.wanted, strict=True)
         return float(np.mean([relative(product(rounded(x, *pair), weight), want) for x, weight, want in parts]))
 
-    def best(self, method: str, values: np.ndarray, low: float, high: float) -> Choice:
+    def best(self, form: Format, values: np.ndarray, low: float, high: float) -> Choice:
         """Of a method's ranges the one with the least error; where all methods compete, everything seen unless another is clearly better."""
-        tried = candidates(method, values, low, high)
+        tried, whole = candidates(form.ranges, values, low, high, form.zero), span(low, high, form.zero)
         errors = [self.error(pair) for pair in tried]
-        judged_as = [error if pair == (low, high) else error / BETTER for pair, error in zip(tried, errors, strict=True)]
+        judged_as = [error if pair == whole else error / BETTER for pair, error in zip(tried, errors, strict=True)]
         index = int(np.argmin(judged_as))
         return Choice(tried[index], self.scale, errors[index])
 
 
-def choose_alone(seen: Seen, method: str) -> Range:
+def choose_alone(seen: Seen, form: Format | None) -> Range:
     """The range of a tensor that no weighted layer reads: everything seen, unless another method was named."""
-    return candidates("minmax" if method == "measured" else method, seen.sample(), seen.low, seen.high)[0]
+    method, zero = (form.ranges, form.zero) if form else ("measured", "affine")
+    return candidates("minmax" if method == "measured" else method, seen.sample(), seen.low, seen.high, zero)[0]

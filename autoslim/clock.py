@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 def sha256(path: Path) -> str:
+    """The SHA-256 digest of a file's bytes, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

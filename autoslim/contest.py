@@ -8,7 +8,7 @@ import numpy as np
 from autoslim.inputs import Inputs, batch_size
 from autoslim.interfaces import Runtime
 from autoslim.metrics import Value
-from autoslim.timing import Timing, Track, compare, joined, rotate, settled
+from autoslim.timing import Timing, Track, compare, rotate, settled
 
 Weighted = Sequence[tuple[Inputs, float]]
 #: what one rotation found of one file: a track per input
@@ -39,7 +39,7 @@ class Contest:
 
     def settle(self, rounds: Sequence[Round]) -> Timing:
         """All rounds of one file as one Timing."""
-        return mixed([settled(joined(tracks)) for tracks in zip(*rounds, strict=True)], [weight for _, weight in self._inputs])
+        return mixed([settled(tracks) for tracks in zip(*rounds, strict=True)], [weight for _, weight in self._inputs])
 
     def values(self, found: Timing) -> dict[str, Value]:
         """A Timing under the names of METRICS."""

@@ -32,6 +32,7 @@ def propose(model: nn.Module, found: Found, reasons: dict[str, str]) -> list[Gro
             for position, number in enumerate(of):
                 if number not in fixed:
                     spots.setdefault(number, {}).setdefault(key, []).append(position)
+    add_norms(found, classes, fixed, spots)
     written = {classes[label] for label in found.writes}
     needed = {classes[label] for label in found.reads | found.contracted}
     add_heads(found, classes, spots)
@@ -71,6 +72,14 @@ def explain(site: Site, of: list[int], fixed: dict[int, str], writes: bool, reas
     if why is not None and writes:
         for owner, _ in site.owners:
             reasons.setdefault(owner, why)
+
+
+def add_norms(found: Found, classes: list[int], fixed: dict[int, str], spots: dict[int, dict[Key, list[int]]]) -> None:
+    """LayerNorms lose the channels that they take statistics over, also those without scales of their own."""
+    for module, labels in found.norms.items():
+        for position, label in enumerate(labels.tolist()):
+            if classes[label] not in fixed:
+                spots.setdefault(classes[label], {}).setdefault((module, "out", False), []).append(position)
 
 
 def add_heads(found: Found, classes: list[int], spots: dict[int, dict[Key, list[int]]]) -> None:
@@ -115,6 +124,6 @@ def axis_of(module: nn.Module, attribute: str, axis: int) -> str:
         return "in" if axis == (0 if flipped else 1) else "out"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and axis == 1:
         return "out"
-    if isinstance(module, (*NORMS, nn.PReLU)) and not isinstance(module, nn.LayerNorm):
+    if isinstance(module, (*NORMS, nn.PReLU)) and (not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) == 1):
         return "out"
     return f"{attribute}:{axis}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from autoslim.forecast import Tables
+from autoslim.forecast import SLOW_INTEGER, Tables
 from autoslim.space import RECOVERY, Domain, SearchSpace
 
 SMALL = 1e-7
@@ -56,7 +56,7 @@ def spread(pairs: list[tuple[str, int]], most: int) -> list[tuple[str, int]]:
 
 
 def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], size: float) -> Tables:
-    """All items as Tables. ``base``: {"macs", "params": {layer: value}, "times": what sensitivity.times gives}; ``size``: bytes of the
+    """All items as Tables. ``base``: {"macs", "params": {layer: value}, "times": what ladder.times gives}; ``size``: bytes of the
     untouched file."""
     layers = tuple(base["macs"])
     floats = base["times"]["float"]
@@ -64,14 +64,15 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
     ms = np.array([floats.get(name, 0.0) * scale for name in layers])
     weight = np.array([4.0 * base["params"][name] for name in layers])
     found = {(row["domain"], row["choice"]): row for row in measured}
-    loss, shares = {}, {}
+    loss, shares, spread = {}, {}, {}
     for domain in space.domains:
         if domain.technique != RECOVERY:
             rows = [found.get((domain.name, index)) for index in range(len(domain.choices))]
             losses = interpolated(domain, rows)
             if losses is not None:
-                loss[domain.name] = losses
+                loss[domain.name], spread[domain.name] = losses, doubts(rows)
             shares[domain.name] = shares_of(layers, base, rows)
+    climb(searched(space), shares, layers, base["times"])
     loss |= borrowed(searched(space), loss)
     notes = tuple(f"{row['domain']}: choice {row['choice']} is not possible ({row['error']})" for row in measured if row.get("error"))
     other_ms = max(0.0, base["times"]["latency"] - float(ms.sum()))
@@ -85,13 +86,23 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
         loss,
         shares,
         notes,
+        spread,
+        any(base["times"].get("ladder", {}).values()),
     )
 
 
+def doubts(rows: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
+    """(C,) standard errors of the losses relative to them; of a choice that was not measured, the median of those that were."""
+    known = [row["spread"] / row["loss"] if row and row.get("spread") and row["loss"] else np.nan for row in rows]
+    told = np.array(known, dtype=float)
+    typical = float(np.nanmedian(told)) if np.isfinite(told).any() else 0.0
+    return np.where(np.isfinite(told), told, [0.0 if row is None else typical for row in rows])
+
+
 def shares_of(layers: Sequence[str], base: Mapping[str, Any], rows: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
-    """{"macs", "bytes", "slow": (C, L)} of one domain."""
+    """{"macs", "bytes", "slow", SLOW_INTEGER: (C, L)} of one domain."""
     count = len(layers)
-    found = {kind: np.ones((len(rows), count)) for kind in ("macs", "bytes", "slow")}
+    found = {kind: np.ones((len(rows), count)) for kind in ("macs", "bytes", "slow", SLOW_INTEGER)}
     times = base["times"]
     for choice, row in enumerate(rows):
         for index, name in enumerate(layers):
@@ -99,11 +110,32 @@ def shares_of(layers: Sequence[str], base: Mapping[str, Any], rows: Sequence[Map
                 continue
             found["macs"][choice, index] = row["macs"][name] / max(base["macs"][name], 1.0)
             found["bytes"][choice, index] = row["params"][name] / max(base["params"][name], 1.0)
-            if name in row["integer"]:
+            if name in row.get("bytes", {}):
+                found["bytes"][choice, index] = row["bytes"][name] / max(4.0 * base["params"][name], 1.0)
+            elif name in row["integer"]:  # tables of an older record
                 found["bytes"][choice, index] *= 0.25
-                if times["float"].get(name) and times["integer"].get(name):
-                    found["slow"][choice, index] = times["integer"][name] / times["float"][name]
+            if name in row["integer"] and times["float"].get(name) and times["integer"].get(name):
+                found["slow"][choice, index] = found[SLOW_INTEGER][choice, index] = times["integer"][name] / times["float"][name]
     return found
+
+
+def climb(domains: Sequence[Domain], shares: Mapping[str, dict[str, np.ndarray]], layers: Sequence[str], times: Mapping[str, Any]) -> None:
+    """Let the choices of channels slow layers by what the ladder tells beyond MACs: a layer's share of time at a position where all groups
+    stand, evenly spread over the decisions that narrow it there, since those on its two sides multiply; less what is known of those that have
+    fewer choices."""
+    own = [domain for domain in domains if domain.technique == "channels"]
+    for kind, column in (("float", "slow"), ("integer", SLOW_INTEGER)):
+        for level, spent in enumerate(times.get("ladder", {}).get(kind, ()), 1):
+            for index, name in enumerate(layers):
+                places = [(domain.name, min(level, len(domain.choices) - 1), level < len(domain.choices)) for domain in own]
+                places = [place for place in places if shares[place[0]]["macs"][place[1], index] < 1]
+                work = float(np.prod([shares[domain]["macs"][choice, index] for domain, choice, _ in places]))
+                known = float(np.prod([shares[domain][column][choice, index] for domain, choice, new in places if not new]))
+                new = [(domain, choice) for domain, choice, here in places if here]
+                if new and work > 0 and known > 0 and times[kind].get(name) and spent.get(name):
+                    share = min(1.0, spent[name] / times[kind][name])
+                    for domain, choice in new:
+                        shares[domain][column][choice, index] = (share / work / known) ** (1 / len(new))
 
 
 def borrowed(domains: Sequence[Domain], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

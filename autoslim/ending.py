@@ -1,11 +1,8 @@
 """When a search stops asking: trials, time with verification kept in mind, or a hypervolume that no longer grows."""
 
-import statistics
 import time
-from collections.abc import Sequence
 
-from autoslim import shipping, tables
-from autoslim.candidate import Done
+from autoslim import shipping
 from autoslim.job import ROUND_SECONDS
 from autoslim.loop import Loop
 from autoslim.timing import MIN_TURNS
@@ -14,6 +11,8 @@ from autoslim.timing import MIN_TURNS
 STILL, FEWEST = 0.002, 40
 #: seconds of verification that no file changes: the process, the report; and per file: opening, memory, the first round of timing
 START, PER_FILE = 8.0, 1.5
+#: how much longer scoring on test data may take than on validation data took, since there is often more of it
+TEST = 2.0
 #: share of --time that verification may be given at most, and that a candidate under way may overrun
 MOST, GRACE = 0.5, 0.03
 #: runs before a session is timed
@@ -22,7 +21,7 @@ WARM = 8
 
 def ended(loop: Loop) -> bool:
     """Whether no further candidate may be asked; notes why."""
-    count = tables.counts(loop.entries)["evaluations"] + len(loop.running)
+    count = loop.entries.evaluations + len(loop.running)
     why = ""
     if count >= loop.spec.trials:
         why = "trials"
@@ -38,7 +37,14 @@ def ended(loop: Loop) -> bool:
 
 def late(loop: Loop) -> bool:
     """Whether the rest of --time is needed to verify what there is."""
-    return loop.spec.time is not None and time.monotonic() - loop.begun > loop.spec.time - reserve(loop)
+    return spare(loop) < 0
+
+
+def spare(loop: Loop) -> float:
+    """Seconds that are left for a further candidate; infinite without --time."""
+    if loop.spec.time is None:
+        return float("inf")
+    return loop.spec.time - reserve(loop) - (time.monotonic() - loop.begun)
 
 
 def overdue(loop: Loop) -> bool:
@@ -49,22 +55,17 @@ def overdue(loop: Loop) -> bool:
 
 
 def reserve(loop: Loop) -> float:
-    """Seconds to keep for verification and report: of the files that would be verified now, scoring as long as it took in the search (on
-    test data of about that size), and the fewest rounds of timing that give an interval."""
-    done = [entry.outcome for entry in loop.entries if isinstance(entry.outcome, Done) and entry.label != "untouched"]
-    scores = [outcome.seconds.get("score", 0.0) for outcome in done]
-    files = 1 + sum(tables.is_rival(entry) for entry in loop.entries if entry.label != "untouched") + min(loop.spec.verify, len(done))
-    each = PER_FILE + (statistics.median(scores) if scores else 0.0) + shipping.FEWEST_PASSES * round_of(loop, done)
+    """Seconds to keep for verification and report: of the files that would be verified now, scoring TEST times as long as it took in the search, and the fewest rounds of timing that give an interval."""
+    known = loop.entries
+    files = max(1, sum(known.rivals.values())) + len(loop.outsiders) + min(loop.spec.verify, known.done)
+    each = PER_FILE + TEST * known.scores.median(0.0) + shipping.FEWEST_PASSES * round_of(loop)
     return min(START + files * each, MOST * (loop.spec.time or float("inf")))
 
 
-def round_of(loop: Loop, done: Sequence[Done]) -> float:
+def round_of(loop: Loop) -> float:
     """Seconds of one round of timing per file: as planned, or what the fewest turns and the warm-up of slow files take."""
-    times = [outcome.measurement.get("latency_ms") for outcome in done]
-    base = next(
-        (e.outcome.measurement.get("latency_ms") for e in loop.entries if e.label == "untouched" and isinstance(e.outcome, Done)), 0.0
-    )
-    return max(ROUND_SECONDS, (MIN_TURNS + WARM) * (base + (statistics.median(times) if times else base)) / 1000)
+    base = loop.entries.untouched_ms
+    return max(ROUND_SECONDS, (MIN_TURNS + WARM) * (base + loop.entries.times.median(base)) / 1000)
 
 
 def still(loop: Loop) -> bool:

@@ -3,11 +3,13 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autoslim import heads, plugins
+from autoslim.baking import baked
 from autoslim.coverage import analyse
 from autoslim.errors import Untreatable, UserError
 from autoslim.importance import second_moments
@@ -20,8 +22,9 @@ from autoslim.structure import Axis, Structure
 class Draft:
     """A compressed model in the making, and what the runtime and the recovery must know about it.
 
-    ``masks``: {layer: zeros and ones in the shape of its weight}; ``bits``: {layer: bit-width}; ``kept``: {(module, axis):
+    ``masks``: {layer, or matrix of a recurrent layer: zeros and ones in the shape of its weight}; ``bits``: {layer: bit-width}; ``kept``: {(module, axis):
     kept indices}; ``moments``: {layer: E[x^2] per input channel}; ``replaced``: names whose module is another one now;
+    ``initial``: gives the original's weights before its training, for a recovery that goes back to them;
     ``projections``: {layer: from a weight to the nearest allowed one}, for weights that may take few values only.
     """
 
@@ -31,6 +34,7 @@ class Draft:
     samples: Sequence[Inputs] = ()
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     students: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
+    initial: Callable[[], Mapping[str, Tensor]] | None = None
     teacher: nn.Module | None = None
     masks: dict[str, Tensor] = field(default_factory=dict)
     bits: dict[str, int] = field(default_factory=dict)
@@ -59,16 +63,22 @@ class Draft:
             if getattr(module, "weight", None) is not None:
                 yield f"{name}.{inner}" if inner else name, module
 
+    def twins(self) -> list[tuple[str, str]]:
+        """(name, other name) of the modules with parameters that are in several places of the model."""
+        first: dict[nn.Module, str] = {}
+        names = [(name, first.setdefault(module, name)) for name, module in self.model.named_modules(remove_duplicate=False)]
+        return [(one, name) for name, one in names if one != name and any(True for _ in self.model.get_submodule(name).parameters())]
+
     def constrain(self, model: nn.Module) -> None:
         """Give the weights of ``model``, which were changed by learning, back what the recipe promises: zeros and levels."""
         for name, mask in self.masks.items():
-            model.get_submodule(name).weight.data.mul_(mask).add_(0.0)  # no negative zeros
+            weight_of(model, name).data.mul_(mask).add_(0.0)  # no negative zeros
         for name, project in self.projections.items():
             weight = model.get_submodule(name).weight
             weight.data.copy_(project(weight.detach()))
 
     def rebuild(self, builder: str) -> None:
-        """Swap the whole model for what the user's builder makes."""
+        """Swap the whole model for what the user's builder makes. Raises UserError for a builder that the task has not."""
         if builder not in self.students:
             allowed = ", ".join(sorted(self.students)) or "none; the task defines no students()"
             raise UserError(f"student: builder is {builder!r}, allowed: {allowed}")
@@ -80,6 +90,13 @@ class Draft:
         """Look at the model afresh after its shape changed as a whole."""
         self.structure = analyse(self.model, self.example)
         self.moments = second_moments(self.model, self.samples)
+
+
+def weight_of(model: nn.Module, name: str) -> Tensor:
+    """The weight of a layer, or the parameter of that name: a matrix of a recurrent layer. Raises AttributeError where there is none."""
+    owner, _, leaf = name.rpartition(".")
+    held = getattr(model.get_submodule(owner), leaf)
+    return held if isinstance(held, Tensor) else held.weight
 
 
 def compress(
@@ -97,7 +114,8 @@ def compress(
     ``moments`` may be handed in to save their computation. Raises Untreatable if the recipe cannot be done to this model,
     UserError for an unknown technique.
     """
-    model = copy.deepcopy(model).eval()
+    plain = baked(model)
+    model = (copy.deepcopy(plain) if plain is model else plain).eval()
     example = samples[0]
     structure = structure or analyse(model, example)
     moments = second_moments(model, samples) if moments is None else moments
@@ -117,10 +135,21 @@ def carry_out(draft: Draft, recipe: Recipe) -> None:
         refuse_unknown(name, known := member.units(structure), choices)
         choices = {unit: done for unit, value in choices.items() if (done := member.effective(known[unit], value)) is not None}
         present = member.units(draft.structure)
-        gone = [unit for unit in choices if unit not in present]
-        draft.notes += [f"{name}: {unit} went with an earlier step" for unit in gone]
-        member.apply(draft, {unit: value for unit, value in choices.items() if unit in present})
+        member.apply(draft, inherited(name, member, choices, present, draft.notes))
         verify_shapes(draft, name, before)
+
+
+def inherited(name: str, member: Any, choices: Mapping[str, Any], present: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The choices for the units that there are now: those of a layer that an earlier step made into several (``unit.0``, ``unit.1``)
+    go to each of them, and of one that went, ``notes`` tell."""
+    found = {unit: value for unit, value in choices.items() if unit in present}
+    for unit in choices:
+        heirs = [] if unit in present else [heir for heir in present if heir.startswith(unit + ".")]
+        told = {heir: done for heir in heirs if (done := member.effective(present[heir], choices[unit])) is not None}
+        found |= {heir: value for heir, value in told.items() if heir not in found}
+        if unit not in present and not heirs:
+            notes.append(f"{name}: {unit} went with an earlier step")
+    return found
 
 
 def refuse_unknown(technique: str, units: Mapping[str, object], choices: Mapping[str, object]) -> None:

@@ -7,7 +7,9 @@ exported, all of the validation data, timed). A rejected candidate has paid for 
 
 import functools
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,25 +17,28 @@ from typing import Any
 
 import torch
 
-from autoslim import coverage, host, offers, plugins, sensitivity
+from autoslim import coverage, fitting, host, ladder, offers, plugins, pool, sensitivity, settings, statistics, threads, trivial
 from autoslim.budget import drop
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.clock import Clock, sha256
-from autoslim.contest import Contest
+from autoslim.continuing import Trunk
+from autoslim.device import contest_of
 from autoslim.engine import Draft
-from autoslim.errors import ExportFailed, Untreatable, UserError
+from autoslim.errors import AutoSlimError, DeviceFailed, ExportFailed, TaskFailed, Untreatable, UserError
 from autoslim.importance import second_moments
 from autoslim.inputs import Inputs, batch_size, call, rows
-from autoslim.job import UNTOUCHED, Job, Prepared
+from autoslim.job import IDENTITY, UNTOUCHED, Job, Prepared
 from autoslim.layers import count
 from autoslim.machine import Machine
-from autoslim.memory import Probe
+from autoslim.memory import trim
+from autoslim.meters import Meters
 from autoslim.metrics import Measurement, Value
+from autoslim.pool import Pool
 from autoslim.recipe import Recipe, to_yaml
 from autoslim.recovery import Lesson, Reference
 from autoslim.rungs import Climb
 from autoslim.structure import Structure
-from autoslim.task import AGREEMENT, Score, Task
+from autoslim.task import AGREEMENT, Score, Task, finite
 
 LESSON_BATCH, LESSONS, HELD, CALIBRATION = 32, 1024, 256, 128
 
@@ -42,7 +47,7 @@ class Evaluator:
     """Holds the task, the model and the untouched file open; evaluates one candidate after the other."""
 
     def __init__(self, job: Job, task: Task) -> None:
-        torch.set_num_threads(job.work_threads)
+        threads.limit(job.work_threads)
         self.job, self.task = job, task
         self.out = Path(job.out)
         self.machine = Machine()
@@ -51,32 +56,42 @@ class Evaluator:
         self.example = task.example_input()
         self._learned: tuple[list[Lesson], list[Lesson], list[Inputs]] | None = None
         self._moments: Mapping[str, torch.Tensor] | None = None
+        self._pool: tuple[tuple, Pool | None] | None = None
         self.prepared: Prepared | None = None
-        self.memory = Probe(job)
+        self.meters = Meters(job, self.runtime)
 
     # -- preparation ----------------------------------------------------------------------------------------------------
 
     def prepare(self) -> Prepared:
         """Look at the model, ship it untouched, measure that file, and build the search space."""
         clock = Clock()
+        self.meters.refuse()
         self.refuse_unlike()
         with self.machine.working():
+            self.refuse_broken_data()
             with clock("analysis"):
                 structure = coverage.analyse(self.model, self.example)
                 spec = self.space_spec(structure)
-                space, notes = offers.build(spec, structure, self.runtime.supports)
+                unfit = [*self.unknown_students(spec), *self.missing_initial(spec)]
+                space, notes = offers.build(spec, structure, self.runtime.supports, self.job.places, unfit)
+                rivals = trivial.outside(space, spec, structure, self.runtime.supports)
                 techniques = offers.members(spec)
-                self.refuse_unknown_students(spec)
             with clock("baseline"):
                 path = self.out / f"{UNTOUCHED}{self.runtime.suffix}"
                 draft = Draft(self.model, structure, self.example)
-                extra = self.export(draft, [], path)
+                try:
+                    extra = self.export(draft, [], path)
+                except ExportFailed as error:
+                    raise UserError(
+                        f"task {self.task.name}: no file for {self.job.runtime} can be made of the untouched network "
+                        f"({' '.join(str(error).split())[:300]}); `autoslim profile` says what could be done to it, another --runtime may take it"
+                    ) from None
                 (path.parent / "recipe.yaml").write_text(to_yaml(Recipe()), encoding="utf-8")
                 targets = self.has_targets
                 params, macs = count(self.model, self.example)
                 direction = "max" if not targets else next(iter(self.task.metrics.values()))
                 score = self.score(path, path, None)
-                measured = self.time(path, path)
+                measured = self.first_times(path)
             values = {
                 "metric": self.metric_value(score),
                 **measured,
@@ -84,8 +99,6 @@ class Evaluator:
                 "macs": Value(macs),
                 "params": Value(params),
             }
-            if self.needs_memory():
-                values["peak_memory_bytes"] = Value(self.memory.measure(path))
         untouched = Measurement(
             values,
             others_of(score),
@@ -105,21 +118,44 @@ class Evaluator:
             clock.seconds,
             self.identity(),
             self.task.licence,
+            *rivals,
         )
         return self.prepared
 
-    def refuse_unknown_students(self, spec: Mapping[str, Any]) -> None:
-        """Raise UserError for a builder that the task does not have, before anything is evaluated."""
+    def unknown_students(self, spec: Mapping[str, Any]) -> Iterator[str]:
+        """A line for each builder of the space that the task does not have."""
         known = self.task.students(self.model)
-        for value in spec["techniques"].get("student", {}).get("values") or ():
+        told = spec["techniques"].get("student", {}).get("values") or ()
+        for i, value in enumerate(() if isinstance(told, Mapping) else told):
             if isinstance(value, Mapping) and "builder" in value and value["builder"] not in known:
-                raise UserError(
-                    f"space: student builder is {value['builder']!r}, allowed: {', '.join(known) or 'none; the task defines no students()'}"
-                )
+                allowed = ", ".join(known) or "none; the task defines no students()"
+                yield fitting.line(self.job.places, ("techniques", "student", "values", i), dict(value), f"allowed builders: {allowed}")
+
+    def missing_initial(self, spec: Mapping[str, Any]) -> Iterator[str]:
+        """A line where the space has a recovery from initial weights that the task does not give."""
+        told = spec.get("recovery", {}).get("rewind", "")
+        if settings.INITIAL in (told if isinstance(told, list) else [told]):
+            try:
+                self.task.initial()
+            except TaskFailed:
+                raise
+            except UserError as error:
+                yield fitting.line(self.job.places, ("recovery", "rewind"), told, f"but {error}")
+
+    def refuse_broken_data(self) -> None:
+        """Raise UserError if the first batch of a split cannot be drawn; of ``test`` that would else be found after the search."""
+        try:
+            next(iter(self.task.batches("val")))
+        except (AutoSlimError, MemoryError):
+            raise
+        except Exception as error:
+            raise self.task.fault("data('val')", error) from error
+        for split in ("train", "test"):
+            self.task.has(split)
 
     def refuse_unlike(self) -> None:
         """Raise UserError if the folder holds the untouched file of something else, before that file is written again."""
-        note = (self.out / UNTOUCHED).with_name("identity.json")
+        note = self.out / IDENTITY
         mine = self.identity()
         if note.is_file():
             known = json.loads(note.read_text(encoding="utf-8"))
@@ -159,16 +195,20 @@ class Evaluator:
     def has_targets(self) -> bool:
         return self.task.has_targets()
 
-    def needs_memory(self) -> bool:
-        return "memory_mb" in self.job.budget.limits or "peak_memory_bytes" in self.job.objectives
+    def first_times(self, path: Path) -> dict[str, Value]:
+        """The untouched file's. Raises UserError where its device does not answer, since no candidate's would."""
+        try:
+            return self.measured(path, path)
+        except DeviceFailed as error:
+            raise UserError(f"--target: {error}") from None
 
     # -- tables ---------------------------------------------------------------------------------------------------------
 
     def base_tables(self) -> dict[str, Any]:
-        """What the untouched model's layers cost: see sensitivity.tables."""
+        """What the layers of the untouched model and of narrower ones cost: see ladder.times."""
         layers = self.prepared.structure.layers
         with self.machine.working():
-            found = sensitivity.times(self)
+            found = ladder.times(self)
         macs, params = ({name: float(getattr(layer, kind)) for name, layer in layers.items()} for kind in ("macs", "params"))
         return {"macs": macs, "params": params, "times": found}
 
@@ -186,12 +226,18 @@ class Evaluator:
                 return Climb(self, candidate, clock).up()
         except Untreatable as error:
             return Failed("export" if isinstance(error, ExportFailed) else "untreatable", str(error), clock.seconds)
+        except DeviceFailed as error:
+            return Failed(error.reason, str(error), clock.seconds)
+        except TaskFailed as error:
+            return Failed(error.reason, " ".join(str(error).split())[:300], clock.seconds)
         except UserError:
             raise
         except MemoryError:
             return Failed("memory", "the process ran out of memory", clock.seconds)
         except Exception as error:  # a stranger's model: whatever it raises is this candidate's end, with its reason
             return Failed("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", clock.seconds)
+        finally:
+            trim()
 
     def export(self, draft: Draft, calibration: list[Inputs], path: Path) -> list[str]:
         """Write a draft's float form; returns notes. The untouched file, once there, may serve as a template."""
@@ -208,8 +254,15 @@ class Evaluator:
             return self.untouched_file()
         return self.out / "bases" / f"{structural.key}{self.runtime.suffix}"
 
-    def violations(self, found: Measurement) -> dict[str, float]:
-        return self.job.budget.violations(found, self.prepared.untouched, self.prepared.metric_direction)
+    def trunk(self, recipe: Recipe) -> Trunk:
+        """Where distillations of a recipe of any length, and with any bits, have left their common beginning."""
+        recovery = {name: value for name, value in recipe.recovery.items() if name != "distill_steps"}
+        own = Recipe.of((step for step in recipe.steps if step.technique != "bits"), recovery)
+        return Trunk(self.out / "bases" / own.key)
+
+    def violations(self, found: Measurement, untouched: Measurement | None = None) -> dict[str, float]:
+        """Of all limits; the drop against ``untouched``, by default as it was measured on all of the validation data."""
+        return self.job.budget.violations(found, untouched or self.prepared.untouched, self.prepared.metric_direction)
 
     def binding(self) -> bool:
         """Whether the untouched model breaks a limit on latency, bytes or memory, so that an early look can save work."""
@@ -221,8 +274,9 @@ class Evaluator:
         return sensitivity.gap_of_file(self, path, self.learning_data()[1])
 
     def measurement(self, values: Mapping[str, Value], score: Score | None = None, gap: float | None = None) -> Measurement:
+        """What was measured so far; ``gap``, where it is finite, in nats or relative as numbers.md says."""
         others, facts = (others_of(score), {"samples": score.n}) if score else ({}, {})
-        facts |= {} if gap is None else {"gap": gap}
+        facts |= {} if gap is None or not math.isfinite(gap) else {"gap": gap}
         return Measurement(values, others, facts, self.prepared.structure.not_counted)
 
     # -- data -----------------------------------------------------------------------------------------------------------
@@ -254,12 +308,28 @@ class Evaluator:
             self._learned = lessons, pieces[-cut:], calibration
         return self._learned
 
+    def pool(self, recovery: Mapping[str, Any]) -> Pool | None:
+        """What a distillation with these settings learns from beyond the lessons; None for the lessons alone. The latest is kept, since most
+        candidates have the same."""
+        told = settings.check(recovery)
+        key = int(told["samples"]), told["views"]
+        if not told["samples"] or not told["distill_steps"]:
+            return None
+        if self._pool is None or self._pool[0] != key:
+            lessons, held, _ = self.learning_data()
+            known = [lesson.inputs for lesson in (*lessons, *held)]
+            rest = pool.without(self.task.batches("train"), known) if self.task.has("train") else ()
+            own = ((lesson.inputs, lesson.targets) for lesson in lessons)
+            self._pool = key, pool.build(self.model, itertools.chain(own, rest), *key, self.machine.pause)
+        return self._pool[1]
+
     @functools.cached_property
     def reference(self) -> Reference:
         """What the original gives, for recovery."""
         return Reference.of(self.model, self.learning_data()[0], self.machine.pause)
 
     def moments(self, calibration: list[Inputs]) -> Mapping[str, torch.Tensor]:
+        """{layer: E[x^2] per input channel} of the untouched model, computed once."""
         if self._moments is None:
             self._moments = second_moments(self.model, calibration)
         return self._moments
@@ -295,26 +365,43 @@ class Evaluator:
                 break
 
     def hopeless(self, part: Score) -> bool:
-        """Whether a part of the data already shows, four standard errors beyond doubt, a drop above the allowed one."""
+        """Whether a part of the data already shows, four standard errors beyond doubt, a drop above the allowed one: against the untouched
+        file on that part, since what comes first need not be like the rest."""
         if part.per_unit is None or len(part.per_unit) < 30 or part.n >= self.prepared.untouched.facts["samples"]:
             return False
-        base, value = self.prepared.untouched.get("metric"), next(iter(part.values.values()))
-        doubt = 4 * max(float(part.per_unit.std()), 0.05) / len(part.per_unit) ** 0.5
-        return drop(value, base, self.prepared.metric_direction) - doubt > self.job.budget.max_drop.resolve(base)
+        base = self.part_base
+        if base.per_unit is None:
+            return False
+        variance = max(float(part.per_unit.var() / len(part.per_unit) + base.per_unit.var() / len(base.per_unit)), 0.0025 / part.n)
+        lost = drop(next(iter(part.values.values())), next(iter(base.values.values())), self.prepared.metric_direction)
+        return lost - 4 * variance**0.5 > self.job.budget.max_drop.resolve(next(iter(base.values.values())))
+
+    @functools.cached_property
+    def part_base(self) -> Score:
+        """The untouched file's score on :meth:`part`."""
+        session = self.runtime.open(self.untouched_file(), self.job.work_threads)
+        return self.task.score(session.run, "val", None if self.has_targets else session.run, self.part())
 
     def metric_value(self, score: Score) -> Value:
-        """The leading metric with a 95 % interval from the spread of its parts, where there are any."""
-        value = next(iter(score.values.values()))
+        """The leading metric with a 95 % interval from the spread of its parts, where there are any. Raises TaskFailed for a metric that is
+        no finite number."""
+        value = finite(self.task, score, "val")
         if score.per_unit is None or len(score.per_unit) < 8:
             return Value(value)
-        half = 1.96 * float(score.per_unit.std(ddof=1)) / len(score.per_unit) ** 0.5
-        return Value(value, value - half, value + half)
+        known = statistics.quick_interval(score.per_unit)
+        return Value(value, min(value, known.low), max(value, known.high))
 
     def time(self, path: Path, untouched: Path) -> dict[str, Value]:
-        """Latency of a file, timed in turn with the untouched file, alone on this machine."""
-        contest = Contest(self.runtime, self.job.threads, self.latency_inputs)
+        """Latency of a file, timed in turn with the untouched file, alone on this machine; energy where it is asked for."""
+        contest = contest_of(self.runtime, self.job.threads, self.latency_inputs)
         with self.machine.alone():
-            return contest.values(contest.round(path, untouched, self.job.timing_seconds))
+            found = contest.values(contest.round(path, untouched, self.job.timing_seconds))
+            return found | self.meters.energy_of(path, self.task.latency_input)
+
+    def measured(self, path: Path, untouched: Path) -> dict[str, Value]:
+        """Times of a file, and memory and energy where they are asked for."""
+        found = self.time(path, untouched)
+        return self.meters.asked(found | (self.meters.memory_of(path) if self.meters.memory else {}))
 
     @functools.cached_property
     def latency_inputs(self) -> list[tuple[Inputs, float]]:
@@ -322,4 +409,5 @@ class Evaluator:
 
 
 def others_of(score: Score) -> dict[str, float]:
-    return dict(list(score.values.items())[1:])
+    """The metrics behind the leading one; one that is no finite number is unknown."""
+    return {name: value for name, value in list(score.values.items())[1:] if math.isfinite(value)}

@@ -22,10 +22,11 @@ from autoslim.layers import CELLS, RECURRENT, stepwise
 LEAVES = "its channels leave the model as output"
 
 
-def follow(model: nn.Module, example: Inputs, balanced: bool = False) -> Found:
+def follow(model: nn.Module, example: Inputs, balanced: bool = False, normed: bool = False) -> Found:
     """Run ``model`` once on ``example``. Hooks are removed again; nothing is changed. ``balanced``: grouped convolutions lose the
-    same channels in each group, as a channel shuffle needs, instead of whole groups."""
-    flow = Flow(model, balanced)
+    same channels in each group, as a channel shuffle needs, instead of whole groups. ``normed``: LayerNorms take their statistics over the
+    channels that stay."""
+    flow = Flow(model, balanced, normed)
     with torch.no_grad(), stepwise(), flow.watching(model):
         with flow:
             output = call(model, example)
@@ -37,9 +38,9 @@ def follow(model: nn.Module, example: Inputs, balanced: bool = False) -> Found:
 class Flow(TorchDispatchMode):
     """The dispatch mode; see the module."""
 
-    def __init__(self, model: nn.Module, balanced: bool = False) -> None:
+    def __init__(self, model: nn.Module, balanced: bool = False, normed: bool = False) -> None:
         super().__init__()
-        self.balanced = balanced
+        self.balanced, self.normed = balanced, normed
         self.ledger = Ledger()
         self.found = Found(self.ledger)
         self.sheets = WeakTensorKeyDictionary()
@@ -70,6 +71,7 @@ class Flow(TorchDispatchMode):
             ]
 
     def site(self, owners: tuple[tuple[str, str], ...], axis: int, size: int) -> Tensor:
+        """New labels, (size,), of the axis of a tensor that ``owners`` hold."""
         labels = self.ledger.fresh(size)
         self.found.sites.append(Site(owners, axis, int(labels[0]), size))
         return labels
@@ -97,6 +99,8 @@ class Flow(TorchDispatchMode):
                 handle.remove()
 
     def enter(self, name: str) -> Callable:
+        """A pre-hook that says which module runs; inside recurrent layers nothing is labelled."""
+
         def hook(module: nn.Module, args: tuple) -> None:
             self.stack.append(name)
             self.paused += recurrent(module)
@@ -104,6 +108,8 @@ class Flow(TorchDispatchMode):
         return hook
 
     def leave(self, name: str) -> Callable:
+        """The hook that ends what :meth:`enter` began, and treats a recurrent layer as one operation."""
+
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             if self.stack[-1] == name:
                 self.stack.pop()
@@ -158,6 +164,7 @@ class Flow(TorchDispatchMode):
         return output
 
     def treat(self, func: Any, args: tuple, kwargs: dict, output: Any) -> None:
+        """What one operation does to labels; channels that go through an operation without a rule stay."""
         given, made = tensors((args, kwargs)), tensors(output)
         act = operations.rule(func)
         if act is None:

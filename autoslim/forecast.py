@@ -12,21 +12,27 @@ from typing import Any
 
 import numpy as np
 
+from autoslim.correction import TURN, Correction, learned, terms
+from autoslim.formats import is_integer
 from autoslim.space import RECOVERY, SearchSpace
 
 #: shares of a layer's time that do not shrink with its work; the fit picks one
 FLOORS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 TINY = 1e-6
-KINDS = ("macs", "bytes", "slow")
+SLOW_INTEGER = "slow_integer"
+KINDS = ("macs", "bytes", "slow", SLOW_INTEGER)
+#: a corrected time is at least this share of the plain forecast
+LEAST = 0.3
 #: the logarithm that stands for a share of zero
 GONE = -60.0
 
 
 @dataclass(frozen=True)
 class Tables:
-    """``layers``: names, L of them. ``macs``, ``bytes``, ``ms``: (L,) of the untouched model; ``other_bytes``, ``other_ms``: what belongs to
+    """``spread`` (C,): standard errors of the losses, relative. ``layers``: names, L of them. ``macs``, ``bytes``, ``ms``: (L,) of the untouched model; ``other_bytes``, ``other_ms``: what belongs to
     no layer. Per domain a row per choice: ``loss`` (C,) in units of the gap, ``shares`` {"macs" | "bytes" | "slow": (C, L)};
-    "slow" is the factor on a layer's time that its MACs do not explain, such as that of integer kernels."""
+    "slow" is the factor on a layer's time that its MACs do not explain, such as that of integer kernels, and SLOW_INTEGER the same for a layer
+    that computes in integers, as "slow" where it is missing."""
 
     layers: tuple[str, ...]
     macs: np.ndarray
@@ -37,6 +43,9 @@ class Tables:
     loss: Mapping[str, np.ndarray]
     shares: Mapping[str, Mapping[str, np.ndarray]]
     notes: tuple[str, ...] = ()
+    spread: Mapping[str, np.ndarray] = field(default_factory=dict)
+    #: whether "slow" holds what kernels cost that have less to do, so that no share of a layer's time stays besides
+    stepped: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the record."""
@@ -48,10 +57,13 @@ class Tables:
             "loss": {name: [float(x) for x in row] for name, row in self.loss.items()},
             "shares": {name: {kind: np.round(table, 5).tolist() for kind, table in kinds.items()} for name, kinds in self.shares.items()},
             "notes": list(self.notes),
+            "spread": {name: np.round(row, 4).tolist() for name, row in self.spread.items()},
+            "stepped": self.stepped,
         }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "Tables":
+        """Tables from plain data, as :meth:`as_dict` gives it. Raises KeyError where a part is missing."""
         return Tables(
             tuple(data["layers"]),
             *(np.array(data[name], dtype=float) for name in ("macs", "bytes", "ms")),
@@ -60,6 +72,8 @@ class Tables:
             {name: np.array(row, dtype=float) for name, row in data["loss"].items()},
             {name: {kind: np.array(table, dtype=float) for kind, table in kinds.items()} for name, kinds in data["shares"].items()},
             tuple(data.get("notes", ())),
+            {name: np.array(row, dtype=float) for name, row in data.get("spread", {}).items()},
+            bool(data.get("stepped", False)),
         )
 
 
@@ -80,7 +94,7 @@ def guessed(space: SearchSpace) -> Tables:
 
 @dataclass
 class Fit:
-    """What results have taught: time = ``constant`` + ``scale`` * sum of layer times with the ``floor``; log gap = ``shift`` + ``power`` *
+    """What results have taught: time = ``constant`` + ``scale`` * sum of layer times with the ``floor`` + ``correction``; log gap = ``shift`` + ``power`` *
     log of the weighted sum of losses; ``relief`` is the log of what the last choice of a recovery domain does to the gap."""
 
     constant: float = 0.0
@@ -91,20 +105,22 @@ class Fit:
     power: float = 1.0
     weights: dict[str, float] = field(default_factory=dict)
     relief: float = -0.7
+    correction: Correction | None = None
     time_error: float | None = None
     loss_error: float | None = None
 
 
 @dataclass(frozen=True)
 class Composed:
-    """Of n rows: shares of ``macs``, ``bytes`` and ``slow``, (n, L) each; summed ``losses`` by technique, (n, T); ``level`` of
-    recovery, (n,) from 0 to 1."""
+    """Of n rows: shares of ``macs``, ``bytes`` and ``slow``, and which layers are ``integer``, (n, L) each; summed ``losses`` by technique,
+    (n, T); ``level`` of recovery, (n,) from 0 to 1."""
 
     macs: np.ndarray
     bytes: np.ndarray
     slow: np.ndarray
     losses: np.ndarray
     level: np.ndarray
+    integer: np.ndarray
 
 
 class Forecast:
@@ -115,13 +131,15 @@ class Forecast:
         self.domains = space.domains
         self.techniques = sorted({domain.technique for domain in space.domains} - {RECOVERY})
         self.fit_ = Fit(constant=tables.other_ms, weights=dict.fromkeys(self.techniques, 0.0))
+        self.fit_.floor = 0.0 if tables.stepped else self.fit_.floor
         self.counts = [len(domain.choices) for domain in self.domains]
         self._offsets = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         self._effects = self._stacked()
         self._silenced = self._removed()
+        self._integer = self._integers()
 
     def _stacked(self) -> np.ndarray:
-        """(all choices, 3 L + T): logs of the shares of macs, bytes and slow, and losses by technique; one product with one-hot
+        """(all choices, 4 L + T): logs of the shares of KINDS, and losses by technique; one product with one-hot
         rows composes them."""
         blocks = []
         for domain in self.domains:
@@ -132,9 +150,19 @@ class Forecast:
             blocks.append(np.hstack([*shares, losses]))
         return np.vstack(blocks)
 
+    def _integers(self) -> np.ndarray:
+        """(all choices, L): 1 where a choice lets a layer compute with integers."""
+        table = np.zeros((len(self._effects), len(self.tables.layers)))
+        for offset, domain in zip(self._offsets, self.domains, strict=True):
+            for choice, effects in enumerate(domain.effects if domain.technique == "bits" else ()):
+                for unit, value in effects:
+                    if unit in self.tables.layers and is_integer(value):
+                        table[offset + choice, self.tables.layers.index(unit)] = 1.0
+        return table
+
     def _shares(self, domain: Any, kind: str) -> np.ndarray:
         known = self.tables.shares.get(domain.name)
-        return np.ones((len(domain.choices), len(self.tables.layers))) if known is None else np.maximum(known[kind], 0.0)
+        return np.ones((len(domain.choices), len(self.tables.layers))) if known is None else np.maximum(known.get(kind, known["slow"]), 0.0)
 
     def _removed(self) -> np.ndarray | None:
         """(all choices, D): 1 where a choice removes the block that another domain decides about; None where none does."""
@@ -153,12 +181,14 @@ class Forecast:
     def composed(self, rows: np.ndarray) -> "Composed":
         """Layer shares and summed losses of every row; those of domains that a removed block took along do not count."""
         rows = self.canonical(rows)
-        table, width = self._one_hot(rows) @ self._effects, len(self.tables.layers)
-        shares = np.exp(table[:, : 3 * width])
+        chosen, width = self._one_hot(rows), len(self.tables.layers)
+        table = chosen @ self._effects
+        shares = np.exp(table[:, : len(KINDS) * width])
         shares[shares < np.exp(0.9 * GONE)] = 0.0
-        return Composed(
-            shares[:, :width], shares[:, width : 2 * width], shares[:, 2 * width :], table[:, 3 * width :], self.recovery_level(rows)
-        )
+        macs, kept, slow, slow_integer = np.split(shares, len(KINDS), axis=1)
+        integer = np.minimum(chosen @ self._integer, 1.0)
+        slow = np.where(integer > 0, slow_integer, slow)
+        return Composed(macs, kept, slow, table[:, len(KINDS) * width :], self.recovery_level(rows), integer)
 
     def canonical(self, rows: np.ndarray) -> np.ndarray:
         """The rows with every domain that decides nothing, since its block is removed, at its first choice."""
@@ -173,7 +203,7 @@ class Forecast:
 
     def recovery_level(self, rows: np.ndarray) -> np.ndarray:
         """(n,) 0 for the least recovery of the space, 1 for the most."""
-        own = [index for index, domain in enumerate(self.domains) if domain.technique == RECOVERY]
+        own = [index for index, domain in enumerate(self.domains) if domain.technique == RECOVERY and domain.ordered]
         if not own:
             return np.zeros(len(rows))
         return np.mean([rows[:, index] / max(1, len(self.domains[index].choices) - 1) for index in own], axis=0)
@@ -197,20 +227,42 @@ class Forecast:
         return self.cost_of(name, self.composed(rows))
 
     def gap_of(self, found: "Composed") -> np.ndarray:
+        """(n,) expected gaps of composed points."""
         weights = np.exp([self.fit_.weights[name] for name in self.techniques])
         pile = np.maximum(found.losses @ weights, TINY)
         return np.exp(self.fit_.shift + self.fit_.power * np.log(pile) + self.fit_.relief * found.level)
 
     def cost_of(self, name: str, found: "Composed") -> np.ndarray:
+        """(n,) expected costs of composed points: ms for latency and throughput, MACs, else bytes."""
         if name in ("latency_ms", "throughput"):
-            return self.fit_.constant + self.fit_.scale * self._work(found, self.fit_.floor)
+            plain = self._plain_ms(found)
+            made = self.fit_.correction
+            return plain if made is None else np.maximum(plain + made.of(self._terms(found)), LEAST * plain)
         if name == "macs":
             return found.macs @ self.tables.macs
         return self.tables.other_bytes + self.fit_.bytes_scale * (found.bytes @ self.tables.bytes)
 
+    def _plain_ms(self, found: "Composed") -> np.ndarray:
+        return self.fit_.constant + self.fit_.scale * self._work(found, self.fit_.floor).sum(1)
+
+    @property
+    def turn_ms(self) -> float:
+        """Mean milliseconds of a conversion between a float and an integer layer, as far as results told; 0 where they did not."""
+        made = self.fit_.correction
+        return 0.0 if made is None else max(0.0, float((made.turns * self.tables.ms).mean())) * TURN
+
+    @property
+    def whole_ms(self) -> float:
+        """Latency of the untouched model when the tables were measured."""
+        return float(self.tables.ms.sum()) + self.tables.other_ms
+
+    def _terms(self, found: "Composed") -> np.ndarray:
+        time = self.fit_.scale * self._work(found, self.fit_.floor)
+        return terms(time, found.integer, found.macs > 0, self.tables.ms)
+
     def _work(self, found: "Composed", floor: float) -> np.ndarray:
-        time = found.slow * np.where(found.macs > 0, floor + (1 - floor) * found.macs, 0.0)
-        return time @ self.tables.ms
+        """(n, L) milliseconds of every layer, before ``scale``."""
+        return found.slow * np.where(found.macs > 0, floor + (1 - floor) * found.macs, 0.0) * self.tables.ms
 
     # -- learning -------------------------------------------------------------------------------------------------------
 
@@ -227,7 +279,7 @@ class Forecast:
             return
         best, found = None, self.composed(rows[known])
         for floor in FLOORS:
-            work = self._work(found, floor)
+            work = self._work(found, floor).sum(1)
             # relative errors: each observation weighs as 1 / its time; a weak pull towards scale 1 and the measured rest
             left = np.column_stack([1 / ms[known], work / ms[known]])
             pull = np.array([[0.1 / max(self.tables.ms.sum(), TINY), 0.0], [0.0, 0.1]])
@@ -237,6 +289,9 @@ class Forecast:
             if best is None or (error**2).mean() < best[0]:
                 best = (error**2).mean(), constant, scale, floor, float(error.mean())
         _, self.fit_.constant, self.fit_.scale, self.fit_.floor, self.fit_.time_error = best
+        self.fit_.correction = learned(self._terms(found), self._plain_ms(found), ms[known])
+        if self.fit_.correction is not None:
+            self.fit_.time_error = self.fit_.correction.error
 
     def _fit_bytes(self, rows: np.ndarray, size: np.ndarray) -> None:
         known = np.isfinite(size) & (size > 0)

@@ -1,43 +1,79 @@
 """Number formats of a layer's weights: how wide they are stored and how wide they are computed with, as two knobs.
 
-A format is written 32, 16, 8, "w8", "w4" or "w4a8"; w is the width in the file, a the width of the activations that the
-kernel reads (32 where it is not named). A mapping adds how the integers are found: ``{"format": 8, "ranges": "percentile"}``.
+A format is written 32, 16, "bf16", "w16", 8, "w8", "w4", "w4a8" or "w16a16"; w is the width of integers in the file, a the width of the
+activations that the kernel reads (32 where it is not named). A mapping adds how the integers are found: ``{"format": 8, "ranges": "percentile"}``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 #: {name: (bits stored per weight, bits of activations)}; 32 is the network as it came
-NAMES: dict[Any, tuple[int, int]] = {32: (32, 32), 16: (16, 32), "w8": (8, 32), 8: (8, 8), "w4": (4, 32), "w4a8": (4, 8)}
+NAMES: dict[Any, tuple[int, int]] = {
+    32: (32, 32),
+    16: (16, 32),
+    "bf16": (16, 32),
+    "w16": (16, 32),
+    "w16a16": (16, 16),
+    "w8": (8, 32),
+    8: (8, 8),
+    "w4": (4, 32),
+    "w4a8": (4, 8),
+}
+#: those whose weights are stored as floats
+FLOATING = (32, 16, "bf16")
 #: {knob: allowed values, the default first}
 KNOBS: dict[str, tuple[Any, ...]] = {
     "ranges": ("measured", "minmax", "percentile", "mse", "entropy"),
+    "zero": ("affine", "symmetric"),
+    "per": ("channel", "tensor"),
     "rounding": ("auto", "nearest", "gptq", "adaround"),
     "equalise": ("auto", "always", "never"),
+    "bias": ("corrected", "plain"),
+    "fallback": ("auto", "never"),
 }
 FLOAT = 32
+#: inputs that share one step: weights of four bits, and columns of a table; rows per sample up to which MatMulNBits was measured faster
+#: than float
+BLOCK, FEW_ROWS = 32, 4
+#: hidden units from which a GRU of integer products was measured faster than float
+GRU_FROM = 512
 
 
 @dataclass(frozen=True)
 class Format:
-    """``stored``: bits per weight in the file. ``activations``: bits that the kernel computes with, 32 for float.
+    """``stored``: bits per weight in the file. ``activations``: bits that the kernel reads, 32 for float.
 
-    ``ranges``: how the range of integer activations is found. ``rounding``: how weights become integers. ``equalise``: whether
-    scales move between a layer's inputs and its weights.
+    ``ranges``: how the range of integer activations is found. ``zero``: whether 0 may lie anywhere in it or in its middle; behind a ReLU it is
+    the lowest value either way. ``per``: whether a weight has a step for each output (below eight bits for each block of inputs) or one. ``rounding``: how weights become integers. ``equalise``: whether
+    scales move between a layer's inputs and its weights. ``bias``: whether it takes up the mean error of the outputs. ``fallback``:
+    whether a layer that loses much as integers computes in float, its weights stored as narrow as told.
     """
 
     name: Any
     stored: int
     activations: int
     ranges: str = "measured"
+    zero: str = "affine"
+    per: str = "channel"
     rounding: str = "auto"
     equalise: str = "auto"
+    bias: str = "corrected"
+    fallback: str = "auto"
 
     @property
     def integer(self) -> bool:
-        """Whether the layer computes in integers."""
-        return self.activations < FLOAT
+        """Whether the layer computes in integers, for which there are kernels of eight bits."""
+        return self.activations <= 8
+
+    @property
+    def whole(self) -> bool:
+        """Whether weights are stored as integers."""
+        return self.name not in FLOATING
+
+    def in_float(self) -> "Format":
+        """The same stored width under float kernels."""
+        return replace(self, activations=FLOAT)
 
     @property
     def value(self) -> Any:
@@ -72,3 +108,32 @@ def is_integer(value: Any) -> bool:
 def stored_bits(value: Any) -> int:
     """Bits per weight that a value of ``Draft.bits`` leaves in the file, scales not counted."""
     return parse(value).stored
+
+
+def block_of(inputs: int) -> int:
+    """How many inputs share one step: 32 where that divides them, else all."""
+    return BLOCK if inputs % BLOCK == 0 else inputs
+
+
+def weight_bytes(form: Format, outputs: int, inputs: int, few: bool = False) -> int:
+    """Bytes of a weight (outputs, inputs) and its steps in a file. ``few``: the layer reads at most FEW_ROWS rows per sample."""
+    count = outputs * inputs
+    if not form.whole:
+        return count * form.stored // 8
+    steps = outputs
+    if form.stored == 4 and (few and inputs % BLOCK == 0 or not form.integer):
+        steps *= inputs // block_of(inputs)
+    return -(-count * form.stored // 8) + steps * (
+        4 if form.integer or form.stored == 16 else 2
+    )  # steps of float kernels are 16-bit floats
+
+
+def table_bytes(form: Format, entries: int, width: int) -> int:
+    """Bytes of an embedding's table and its steps in a file: per column, of four bits per row and block of columns."""
+    if not form.whole:
+        return entries * width * form.stored // 8
+    if form.stored == 16:
+        return entries * width * 2 + 4 * width
+    if form.stored == 4 and width % BLOCK == 0:
+        return entries * width // 2 + 4 * entries * (width // BLOCK)
+    return entries * width + 4 * width

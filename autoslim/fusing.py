@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from autoslim.hooks import watched
 from autoslim.inputs import Inputs, call, close
 from autoslim.layers import CONVOLUTIONS
 
@@ -17,7 +18,7 @@ TOLERANCE = 1e-4
 def fused(model: nn.Module, example: Inputs) -> nn.Module:
     """A copy of ``model`` (in eval mode) without the batch norms that could be folded; names of layers stay.
 
-    A norm is folded where its input is exactly what a convolution or linear layer gave, both ran once, and nothing else
+    A norm is folded where its input is exactly what a convolution or linear layer gave, every time that either ran, and nothing else
     can have read that output in between; the result is kept only if it computes the same on ``example``.
     """
     pairs = adjacent(model, example)
@@ -38,7 +39,7 @@ def adjacent(model: nn.Module, example: Inputs) -> dict[str, str]:
     """{layer: norm that reads its output}, by the identity of the tensors that went through on ``example``."""
     makers: dict[int, tuple[str, Tensor]] = {}
     calls: dict[str, int] = {}
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
 
     def made(name: str) -> Any:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
@@ -53,7 +54,7 @@ def adjacent(model: nn.Module, example: Inputs) -> dict[str, str]:
             calls[name] = calls.get(name, 0) + 1
             maker = makers.get(id(args[0])) if args else None
             if maker is not None:
-                found[maker[0]] = name
+                found.setdefault(maker[0], []).append(name)
 
         return hook
 
@@ -63,13 +64,12 @@ def adjacent(model: nn.Module, example: Inputs) -> dict[str, str]:
             handles.append(module.register_forward_hook(made(name)))
         elif isinstance(module, NORMS) and module.track_running_stats:
             handles.append(module.register_forward_pre_hook(read(name)))
-    try:
-        with torch.no_grad():
-            call(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {layer: norm for layer, norm in found.items() if calls[layer] == calls[norm] == 1}
+    watched(model, [example], handles)
+    return {
+        layer: readers[0]
+        for layer, readers in found.items()
+        if len(set(readers)) == 1 and calls[layer] == calls[readers[0]] == len(readers)
+    }
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:

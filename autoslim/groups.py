@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoslim import coupling, flow, surgery
+from autoslim import coupling, flow, normalising, operations, surgery
 from autoslim.errors import Untreatable
 from autoslim.inputs import Inputs, call, close, split
 from autoslim.layers import CONVOLUTIONS, RECURRENT, stepwise
@@ -91,6 +91,9 @@ def find(model: nn.Module, example: Inputs, layers: dict[str, Layer], seconds: f
         others, _ = by_flow(model, example, found, balanced=True)
         believe(model, example, [named(group, layers) for group in others if found.covered.isdisjoint(group.producers)], found)
     log.info("%s", found)
+    if operations.NORMED in found.left_out.values():
+        others, _ = by_flow(model, example, found, normed=True)
+        believe(model, example, [named(group, layers) for group in others if residual(model, group, found.covered)], found)
     reasons, covered = found.left_out, found.covered
     found.left_out = {
         layer.name: reasons.get(layer.name) or trouble or why_alone(model, layer) for layer in layers.values() if layer.name not in covered
@@ -106,12 +109,19 @@ def traceable(model: nn.Module) -> nn.Module:
     return model
 
 
-def by_flow(model: nn.Module, example: Inputs, found: Findings, balanced: bool = False) -> tuple[list[Group], str]:
+def residual(model: nn.Module, group: Group, covered: Collection[str]) -> bool:
+    """Whether a group is new and a LayerNorm takes statistics over it, as over the residual stream of a Transformer."""
+    return covered.isdisjoint(group.producers) and any(
+        isinstance(model.get_submodule(member.module), nn.LayerNorm) and member.axis == "out" for member in group.members
+    )
+
+
+def by_flow(model: nn.Module, example: Inputs, found: Findings, balanced: bool = False, normed: bool = False) -> tuple[list[Group], str]:
     """(groups proposed by the flow of channels through one run, why there are none)."""
     seconds = max(1.0, found.end - time.monotonic())
     try:
         with time_limit(seconds):
-            seen = flow.follow(model, example, balanced)
+            seen = flow.follow(model, example, balanced, normed)
             found.used = seen.used
             return coupling.propose(model, seen, found.left_out), ""
     except TimedOut:
@@ -128,6 +138,7 @@ def named(group: Group, layers: dict[str, Layer]) -> Group:
 
 
 def why_alone(model: nn.Module, layer: Layer) -> str:
+    """Why no group was proposed for a layer, in words."""
     if layer.out == 1:
         return "it has a single channel"
     if layer.groups > 1:
@@ -250,7 +261,8 @@ def repeatable(model: nn.Module, example: Inputs) -> Any:
 
 
 def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None:
-    """None if cutting some channels of every group equals silencing their consumers; otherwise what went wrong."""
+    """None if cutting some channels of every group equals silencing their consumers, LayerNorms taking statistics over what stays;
+    otherwise what went wrong."""
     try:
         silenced, cut = skeleton(model), skeleton(model)
         chosen = []
@@ -258,9 +270,12 @@ def lawful(model: nn.Module, example: Inputs, groups: list[Group]) -> str | None
             gone = torch.arange(0, group.size, max(2, group.size // 4))
             surgery.silence(silenced, group, gone)
             chosen.append((group, torch.tensor(sorted(set(range(group.size)) - set(gone.tolist())))))
-        surgery.apply(cut, surgery.plan(chosen, cut))
+        kept = surgery.plan(chosen, cut)
+        surgery.apply(cut, kept)
         with torch.no_grad(), stepwise():
-            expected, got = repeatable(silenced, example), repeatable(cut, example)
+            with normalising.over(silenced, kept):
+                expected = repeatable(silenced, example)
+            got = repeatable(cut, example)
         if not close(got, expected, TOLERANCE):
             return "its channels are read somewhere that no rule accounts for, or leave the model as output"
     except Untreatable as error:

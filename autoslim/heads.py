@@ -46,6 +46,21 @@ def keep(module: nn.Module, kept: Tensor) -> None:
             setattr(module, name, len(kept))
 
 
+def fit(model: nn.Module) -> None:
+    """Give attention whose inputs became narrower than its heads together a forward that does not confuse the two."""
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            width = module.in_proj_weight.shape[1]
+            if width != module.embed_dim:
+                if module.bias_k is not None or module.add_zero_attn:
+                    raise Untreatable("attention with extra keys")
+                module.embed_dim = module.kdim = module.vdim = width
+                module.__class__ = SlimAttention
+        elif type(module).__name__ == "ShiftedWindowAttention" and module.qkv.in_features * 3 != module.qkv.out_features:
+            module.head_dim = module.qkv.out_features // 3 // module.num_heads
+            module.__class__ = SlimWindowAttention
+
+
 def unfuse(model: nn.Module) -> None:
     """Make nn.TransformerEncoderLayer compute step by step where a part of it is no longer the one that its fused operation, and
     the packing of padded batches, expect."""

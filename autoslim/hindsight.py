@@ -8,23 +8,32 @@ import numpy as np
 from autoslim.candidate import Done
 from autoslim.study import Entry
 
-#: quantity -> its name in a memo's forecast and where it was measured
+#: quantity -> where it was measured, of a measurement and the untouched model's latency; times at the machine's speed of that latency
 MEASURED = {
-    "latency_ms": lambda found: found.get("latency_ms"),
-    "size_bytes": lambda found: found.get("size_bytes"),
-    "gap": lambda found: found.facts.get("gap"),
+    "latency_ms": lambda found, base: found.get("latency_ms") if base is None else found.get("latency_ratio") * base,
+    "size_bytes": lambda found, base: found.get("size_bytes"),
+    "gap": lambda found, base: found.facts.get("gap"),
 }
 
 
 def pairs(entries: Sequence[Entry], name: str) -> np.ndarray:
     """(n, 2) predicted and measured values of one quantity, of the points that were evaluated."""
+    base = untouched_ms(entries)
     found = [
         (entry.memo["forecast"][name], value)
         for entry in entries
         if isinstance(entry.outcome, Done) and entry.cached_from is None and name in (entry.memo.get("forecast") or {})
-        if (value := MEASURED[name](entry.outcome.measurement)) is not None
+        if (value := MEASURED[name](entry.outcome.measurement, base)) is not None
     ]
     return np.array(found, dtype=float).reshape(-1, 2)
+
+
+def untouched_ms(entries: Sequence[Entry]) -> float | None:
+    """Latency of the untouched model; None where that, or the ratio of another, is not on record."""
+    done = [entry for entry in entries if isinstance(entry.outcome, Done)]
+    if any(entry.outcome.measurement.get("latency_ratio") is None for entry in done if not entry.label):
+        return None
+    return next((entry.outcome.measurement.get("latency_ms") for entry in done if entry.label == "untouched"), None)
 
 
 def quality(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -55,6 +64,7 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
+    """(n,) ranks from 0, equal values at the mean of theirs."""
     order = np.unique(values, return_inverse=True, return_counts=True)
     first = np.cumsum(order[2]) - order[2]
     return (first + (order[2] - 1) / 2)[order[1]]

@@ -5,14 +5,15 @@ form of Wanda (Sun et al. 2024, https://arxiv.org/abs/2306.11695, eq. 1). Withou
 weights that write it (Li et al. 2017, https://arxiv.org/abs/1608.08710), each layer scaled to mean one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autoslim import surgery
-from autoslim.inputs import Inputs, call, tensors
+from autoslim.hooks import watched
+from autoslim.inputs import Inputs, tensors
 from autoslim.layers import CELLS, RECURRENT, TRANSPOSED, stepwise
 from autoslim.structure import HEADS, Group
 
@@ -25,6 +26,11 @@ def keep_best(model: nn.Module, moments: Mapping[str, Tensor], group: Group, cou
 
 def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Tensor]:
     """{layer: E[x_c^2], (inputs,) float64} over ``samples`` for every layer whose input channels can be told apart."""
+    return input_means(model, samples, torch.square)
+
+
+def input_means(model: nn.Module, samples: Sequence[Inputs], act: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """{layer: E[act(x_c)], (inputs,) float64} over ``samples`` for every layer whose input channels can be told apart."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
@@ -35,7 +41,7 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
             if x.shape[-1 if last else 1] != channels:
                 return
             flat = (x.reshape(-1, channels) if last else x.transpose(0, 1).flatten(1).t()).double()
-            sums[name] = sums.get(name, 0) + flat.square().sum(0)
+            sums[name] = sums.get(name, 0) + act(flat).sum(0)
             counts[name] = counts.get(name, 0) + len(flat)
 
         return hook
@@ -46,13 +52,8 @@ def second_moments(model: nn.Module, samples: Sequence[Inputs]) -> dict[str, Ten
         channels = next((size for size in sizes if isinstance(size, int)), None)
         if channels and (isinstance(module, (nn.Linear, *RECURRENT, *CELLS)) or hasattr(module, "out_channels") or hasattr(module, "nx")):
             handles.append(module.register_forward_hook(watch(name, channels), with_kwargs=True))
-    try:
-        with torch.no_grad(), stepwise():
-            for inputs in samples:
-                call(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with stepwise():
+        watched(model, samples, handles)
     return {name: total / counts[name] for name, total in sums.items()}
 
 
@@ -75,15 +76,15 @@ def importance(model: nn.Module, moments: Mapping[str, Tensor], group: Group) ->
     return total if bool(total.any()) else own
 
 
-def axis_norms(module: nn.Module, axis: str) -> Tensor | None:
-    """Squared norm of the weights at each index of one axis; None for kinds that have no weights there."""
+def axis_norms(module: nn.Module, axis: str, act: Callable[[Tensor], Tensor] = torch.square) -> Tensor | None:
+    """Squared norm of the weights at each index of one axis, or the sum of ``act`` of them; None for kinds that have no weights there."""
     if ":" in axis:
         name, _, dim = axis.rpartition(":")
         value = getattr(module, name).detach().double()
-        return value.square().movedim(int(dim), 0).flatten(1).sum(1) if value.dim() > 1 else None
+        return act(value).movedim(int(dim), 0).flatten(1).sum(1) if value.dim() > 1 else None
     if axis == HEADS:
         return None
-    return column_norms(module) if axis == "in" else row_norms(module)
+    return column_norms(module) if axis == "in" else row_norms(module, act)
 
 
 def column_norms(module: nn.Module, squares: Tensor | None = None) -> Tensor:
@@ -103,15 +104,15 @@ def column_norms(module: nn.Module, squares: Tensor | None = None) -> Tensor:
     return (found if squares is None else found * squares.view(found.shape)).sum(0)
 
 
-def row_norms(module: nn.Module) -> Tensor | None:
-    """Squared norm of the weights that write each output channel, (outputs,); None for kinds that write none."""
+def row_norms(module: nn.Module, act: Callable[[Tensor], Tensor] = torch.square) -> Tensor | None:
+    """Squared norm of the weights that write each output channel, (outputs,), or the sum of ``act`` of them; None for kinds that write none."""
     if isinstance(module, (*RECURRENT, *CELLS)):
         gates = surgery.gates(module)
-        rows = [v.detach().double().square().sum(1) for n, v in module.named_parameters() if n.startswith("weight_ih")]
+        rows = [act(v.detach().double()).sum(1) for n, v in module.named_parameters() if n.startswith("weight_ih")]
         return torch.stack([row.view(gates, -1).sum(0) for row in rows]).sum(0)
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-        return module.weight.detach().double().square().sum(0)
+        return act(module.weight.detach().double()).sum(0)
     if isinstance(module, nn.Linear) or hasattr(module, "out_channels"):
-        weight = module.weight.detach().double().square()
+        weight = act(module.weight.detach().double())
         return (weight.transpose(0, 1) if isinstance(module, TRANSPOSED) else weight).flatten(1).sum(1)
     return None

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from autoslim.engine import Draft
     from autoslim.inputs import Inputs
+    from autoslim.sidebyside import Files
     from autoslim.streams import Parts
-    from autoslim.structure import Structure
+    from autoslim.structure import Group, Structure
+    from autoslim.task import Task
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ class Criterion(Protocol):
 
     def scores(self, weight: "Tensor", inputs: "Tensor | None") -> "Tensor": ...
     def prune(self, weight: "Tensor", inputs: "Tensor | None", choose: Choose) -> "tuple[Tensor, Tensor]": ...
+
+
+class Ranking(Protocol):
+    """Says which channels or heads of coupled groups matter.
+
+    ``scores`` gives (size,) float64 per group, larger for what matters more, the same for the same draft; None, or no entry, for a group that
+    it cannot tell of; it changes nothing. ``settle`` gets the groups with the sorted indices that stay, before the cut, and may change the
+    weights of their readers in ``draft.model``.
+    """
+
+    def scores(self, draft: "Draft", groups: "Mapping[str, Group]") -> "Mapping[str, Tensor | None]": ...
+    def settle(self, draft: "Draft", chosen: "Sequence[tuple[Group, Tensor]]") -> None: ...
 
 
 class Coder(Protocol):
@@ -123,6 +137,10 @@ class Strategy(Protocol):
     Obligations: ``ask`` depends only on (seed, number, what was told), so that a resumed search continues and never repeats
     its first proposals; it returns a point of the space and a memo (plain data) which is handed back with ``tell``, in this
     run or a later one. ``tell`` takes every outcome, in any order; truth only goes in, place-holders stay inside.
+
+    May have: ``wants_tables`` (the tables of single choices come as ``tables``), ``begins_alone`` (no uniform grid is tried first), ``spare``
+    (set before each ``ask`` to the seconds left for a further candidate, which then may depend on it too). A memo with ``whole`` true
+    has the candidate scored on all of validation, whatever a part of it says of the drop.
     """
 
     def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]: ...
@@ -151,6 +169,21 @@ class Executor(Protocol):
     def verifier(self) -> Any: ...
 
 
+class Check(Protocol):
+    """One thing that is looked at in a compressed file beside its metric, against the untouched file.
+
+    ``rows`` gives {"level", "n", "untouched", "file", "drop", "low", "high"} per strength (``drop``: how much worse the file is, its interval
+    None where none can be had), the same changed inputs for both files. ``passes``: how many strengths it has for a task, 0 where it says
+    nothing; by their sum the time is shared. ``rows`` may raise: that is told in the report. ``title`` heads its rows.
+    """
+
+    title: str
+
+    def passes(self, task: "Task") -> int: ...
+
+    def rows(self, files: "Files") -> list[dict[str, Any]]: ...
+
+
 class Chart(Protocol):
     """One figure: ``numbers`` (study tables -> plain data, tested) and ``ink`` (plain data -> PNG file)."""
 
@@ -160,4 +193,18 @@ class Chart(Protocol):
     def ink(self, numbers: Mapping[str, Any], path: Path) -> None: ...
 
 
-__all__ = ["Chart", "Choose", "Coder", "Criterion", "Executor", "Runtime", "SearchSpace", "Session", "Strategy", "Technique", "Unit"]
+__all__ = [
+    "Chart",
+    "Check",
+    "Choose",
+    "Coder",
+    "Criterion",
+    "Executor",
+    "Ranking",
+    "Runtime",
+    "SearchSpace",
+    "Session",
+    "Strategy",
+    "Technique",
+    "Unit",
+]

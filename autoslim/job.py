@@ -1,20 +1,23 @@
 """What a search tells its workers and what the first of them tells back; plain values, so that they cross processes."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from autoslim.budget import Budget
 from autoslim.metrics import Measurement
+from autoslim.recipe import Recipe
 from autoslim.space import SearchSpace
 from autoslim.structure import Structure
 
-#: where the untouched model's file lies in the output folder, without its ending
+#: where the untouched model's file lies in the output folder, without its ending; and what the study there is of
 UNTOUCHED = "models/untouched/model"
-
+IDENTITY = "models/untouched/identity.json"
 
 #: seconds of one round of timing, per file, in verification
-ROUND_SECONDS = 0.4
+ROUND_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,12 @@ class Job:
     seed: int = 0
     max_samples: int | None = None
     work_threads: int = 1
-    timing_seconds: float = 0.4
+    timing_seconds: float = 0.3
     part: str | None = None
     #: times are taken on another machine, which the worker's owner asks for them
     away: bool = False
+    #: where the values of the space's file stand; see StudySpec.space_places
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,14 @@ class Prepared:
     seconds: Mapping[str, float]
     identity: Mapping[str, Any]
     licence: str = ""
+    #: trivial rivals that are no points of the space, by label; and why there is no such rival
+    rivals: Mapping[str, Recipe] = field(default_factory=dict)
+    no_rivals: Mapping[str, str] = field(default_factory=dict)
+
+
+def timed_threads(out: Path) -> int:
+    """The threads that the study in an output folder is timed with; 0 where no study is."""
+    try:
+        return int(json.loads((out / IDENTITY).read_text(encoding="utf-8"))["threads"])
+    except (OSError, ValueError, KeyError):
+        return 0

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autoslim.formats import FLOAT, parse
+from autoslim.formats import FLOAT, GRU_FROM, parse
 
 #: kernels of weighted layers that compute in float
 FLOATS = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU", "RNN")
@@ -21,8 +21,8 @@ INTEGERS = (
     "GatherBlockQuantized",
 )
 CONVERSIONS = {
-    "QuantizeLinear": "a float becomes bytes",
-    "DequantizeLinear": "bytes become a float",
+    "QuantizeLinear": "a float becomes an integer",
+    "DequantizeLinear": "an integer becomes a float",
     "DynamicQuantizeLinear": "a float becomes bytes, its range found anew each time",
     "Cast": "another number format",
     "ReorderInput": "another order of channels",
@@ -32,7 +32,7 @@ CONVERSIONS = {
 STEP = 16
 FIXES = {
     "Conv": "a convolution is an integer kernel only where its output may become bytes too; give what follows it 8 bits as well",
-    "GRU": "ONNX Runtime has no integer kernel for it: use w8, which makes the file smaller, or an LSTM",
+    "GRU": f"integer products pay from {GRU_FROM} hidden units on: below, use w8, which makes the file smaller, or an LSTM",
     "RNN": "ONNX Runtime has no integer kernel for it: use w8, which makes the file smaller, or an LSTM",
 }
 
@@ -54,15 +54,24 @@ def explain(
     meant: Mapping[str, Any],
     widths: Mapping[str, Sequence[int]],
     floats: Sequence[Mapping[str, Any]] = (),
+    fell: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """{"ms", "meant": layers meant as integers, "integer": of those with an integer kernel, "findings"}: the costliest first.
 
     ``rows``: {"layer", "op", "ms"} per kernel of the optimised graph; ``meant``: {layer: bits}; ``widths``: {layer: (outputs,
-    inputs)}; ``floats``: rows of the file to compare with, layer by layer.
+    inputs)}; ``floats``: rows of the file to compare with, layer by layer; ``fell``: {layer: relative error that its outputs would have had as
+    integers, why it was left in float}.
     """
     wanted = {layer for layer, value in meant.items() if parse(value).integer}
     run = {layer for layer in wanted if any(inside(row["layer"], layer) and row["op"] in (*INTEGERS, "Gather") for row in rows)}
-    found = [*in_float(rows, wanted), *conversions(rows), *narrow(rows, widths), *slower(rows, floats, meant)]
+    words = {layer for layer, value in meant.items() if parse(value).activations == 16}
+    found = [
+        *rounded(rows, words),
+        *in_float(rows, wanted, fell or {}),
+        *conversions(rows),
+        *narrow(rows, widths),
+        *slower(rows, floats, meant),
+    ]
     return {
         "ms": sum(row["ms"] for row in rows),
         "meant": sorted(wanted),
@@ -75,7 +84,7 @@ def inside(place: str, layer: str) -> bool:
     return place == layer or place.startswith(f"{layer}.")
 
 
-def in_float(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> list[Finding]:
+def in_float(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str], fell: Mapping[str, float]) -> list[Finding]:
     """Kernels that compute in float for layers that were meant as integers."""
     found = []
     for row in rows:
@@ -83,8 +92,20 @@ def in_float(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> list[F
         if layer is not None and row["op"] in FLOATS:
             kind = "Conv" if "Conv" in row["op"] else row["op"]
             fix = FIXES.get(kind, "look at the notes of the export: a weight that is computed in the graph cannot be stored as bytes")
-            found.append(Finding("float", layer, row["op"], row["ms"], "meant as integer, runs in float", fix))
+            what = "meant as integer, runs in float"
+            if layer in fell:
+                what += f": as integers its outputs would differ by {fell[layer]:.0%} of their energy"
+                fix = "leave it so, or insist with the format's fallback: never"
+            found.append(Finding("float", layer, row["op"], row["ms"], what, fix))
     return found
+
+
+def rounded(rows: Sequence[Mapping[str, Any]], words: Iterable[str]) -> list[Finding]:
+    """Kernels of layers that were meant to compute with 16-bit integers: there are none in ONNX Runtime."""
+    what = "meant with 16-bit activations, which are rounded to them and computed in float: slower than float, for devices that have such kernels"
+    fix = "use 8 for integer kernels, w16 or 16 for bytes alone"
+    named = [(row, next((name for name in words if inside(row["layer"], name)), None)) for row in rows if row["op"] in FLOATS]
+    return [Finding("float", layer, row["op"], row["ms"], what, fix) for row, layer in named if layer is not None]
 
 
 def conversions(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:

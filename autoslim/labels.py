@@ -96,7 +96,8 @@ class Heads:
 @dataclass
 class Found:
     """What one run showed. ``reads``, ``writes``, ``contracted``: labels in that role; ``used``: attributes that took part;
-    ``folds``: labels of one axis that a reshape made into (outer, inner); ``pieces``: of one axis cut into equal pieces."""
+        ``folds``: labels of one axis that a reshape made into (outer, inner); ``pieces``: of one axis cut into equal pieces;
+    ``norms``: {module: labels of the channels that its LayerNorm takes statistics over}, where these may be cut."""
 
     ledger: Ledger
     sites: list[Site] = field(default_factory=list)
@@ -106,6 +107,7 @@ class Found:
     contracted: set[int] = field(default_factory=set)
     used: set[tuple[str, str]] = field(default_factory=set)
     folds: list[Tensor] = field(default_factory=list)
+    norms: dict[str, Tensor] = field(default_factory=dict)
     pieces: list[Tensor] = field(default_factory=list)
 
 

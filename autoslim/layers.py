@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoslim.crumbs import running
 from autoslim.inputs import Inputs, batch_size, call, tensors
 from autoslim.structure import Layer
 
@@ -75,7 +76,7 @@ def trace(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tuple[st
     """
     counter = Counter(model, max(batch_size(example), 1))
     try:
-        with torch.no_grad(), stepwise(), counter:
+        with torch.no_grad(), stepwise(), counter, running("forward() of the network"):
             call(model, example)
     finally:
         counter.remove()
@@ -118,6 +119,8 @@ class Counter(TorchDispatchMode):
             handle.remove()
 
     def enter(self, name: str) -> Any:
+        """A pre-hook that says which module runs; what runs inside a counted one is not counted again."""
+
         def hook(module: nn.Module, args: tuple) -> None:
             self.stack.append(name)
             self.inside += module in self.counted
@@ -125,6 +128,8 @@ class Counter(TorchDispatchMode):
         return hook
 
     def leave(self, name: str) -> Any:
+        """The hook that ends what :meth:`enter` began and adds the module's multiply-accumulates."""
+
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             self.stack.pop()
             if module in self.counted:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoslim.inputs import Inputs, call
+from autoslim.hooks import watched
+from autoslim.inputs import Inputs
 from autoslim.layers import stepwise
 
 #: rows of one layer that take part per batch, the widest matrix that is kept whole, and the ridge as a share of its mean diagonal
@@ -23,15 +24,16 @@ def energy_rank(values: Tensor, share: float) -> int:
 
 def evbmf_rank(matrix: Tensor) -> int:
     """The rank that empirical variational Bayes gives a matrix with noise of unknown variance: the global analytic solution of
-    Nakajima et al. 2013 (https://jmlr.org/papers/v14/nakajima13a.html), theorem 2 and section 4."""
+    Nakajima et al. 2013 (https://jmlr.org/papers/v14/nakajima13a.html), with the bounds on the variance and the approximation of the
+    threshold that its authors' own program uses."""
     from scipy.optimize import minimize_scalar
 
     short, long = sorted(matrix.shape)
     squares = torch.linalg.svdvals(matrix.double()).square()
     alpha = short / long
-    tau_least = 2.5129 * math.sqrt(alpha)  # eq. 22, the approximation of its root
+    tau_least = 2.5129 * math.sqrt(alpha)  # approximates the root that decides where a component is worth keeping
     x_least = (1 + tau_least) * (1 + alpha / tau_least)
-    most = min(math.ceil(short / (1 + alpha)) - 1, short) - 1  # eq. 25: no more components than this
+    most = min(math.ceil(short / (1 + alpha)) - 1, short) - 1  # no more components than this
     if most < 0 or float(squares.sum()) == 0:
         return 0
     upper = float(squares.sum()) / (short * long)
@@ -40,7 +42,7 @@ def evbmf_rank(matrix: Tensor) -> int:
         return 0 if lower >= upper else len(squares)
 
     def energy(variance: float) -> float:
-        """The free energy up to constants, eq. 24."""
+        """The free energy up to constants, as a function of the noise's variance."""
         x = squares / (long * variance)
         large, small = x[x > x_least], x[x <= x_least]
         tau = 0.5 * (large - (1 + alpha) + ((large - (1 + alpha)).square() - 4 * alpha).clamp_min(0).sqrt())
@@ -67,14 +69,8 @@ def grams(model: nn.Module, names: Collection[str], samples: Sequence[Inputs]) -
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
-    try:
-        with torch.no_grad(), stepwise():
-            for inputs in samples:
-                call(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with stepwise():
+        watched(model, samples, [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names])
     return {name: total / counts[name] for name, total in sums.items()}
 
 

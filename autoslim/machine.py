@@ -8,7 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from autoslim.errors import UserError
+
 TICK = 0.05
+#: where the locks lie, the first that there is: folders that every user of a machine may write to
+FOLDERS = ("/tmp", "/var/lock")
+
+
+def shared_folder() -> Path:
+    """One folder per machine, whatever TMPDIR says: two folders would be two locks, and then nothing keeps timings apart. Where none of FOLDERS
+    can be written to, the folder for temporary files."""
+    for folder in map(Path, FOLDERS):
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return Path(tempfile.gettempdir())
 
 
 class Machine:
@@ -20,7 +33,7 @@ class Machine:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        folder = folder or Path(tempfile.gettempdir())
+        folder = folder or shared_folder()
         self._gate = self._open(folder / "autoslim.gate.lock")
         self._room = self._open(folder / "autoslim.room.lock")
         self._working = 0
@@ -28,10 +41,23 @@ class Machine:
 
     @staticmethod
     def _open(path: Path) -> int:
+        """A lock file, made where there is none. Raises UserError for one that may not be read, and for what is no file of its own: anybody may
+        put a link there, and what it leads to must not be opened to all."""
+        if path.is_symlink():
+            raise UserError(f"{path}: got a link, allowed: a file, which keeps timings apart; remove the link")
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError:  # another user's file: a read lock needs no more
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except PermissionError:  # another user's file: a lock needs no more than to read it
+            try:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except PermissionError:
+                raise UserError(
+                    f"{path}: got no right to read it, which keeps timings apart; its owner must allow it (chmod a+r)"
+                ) from None
+        told = os.fstat(opened)
+        if told.st_uid == os.geteuid() and told.st_nlink == 1:
+            os.fchmod(opened, 0o666)  # whatever the umask: all users of the machine share it
+        return opened
 
     def tick(self) -> None:
         """From now on pause by itself, twenty times a second, between any two steps of Python code in the main thread; so
@@ -70,8 +96,10 @@ class Machine:
         try:
             fcntl.flock(self._gate, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._beat(False)  # else each beat would wait within the wait of the one before, until the stack is full
             fcntl.flock(self._room, fcntl.LOCK_UN)
             self._enter()
+            self._beat(True)
         else:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
 

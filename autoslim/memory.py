@@ -6,6 +6,8 @@ child for each file, so that every file meets the same fresh state, and neither 
 """
 
 import ast
+import contextlib
+import ctypes
 import gc
 import os
 import subprocess
@@ -35,17 +37,41 @@ class Probe:
             job.part or "",
         ]
         self._process: subprocess.Popen | None = None
+        self._asked: Path | None = None
+
+    def start(self) -> None:
+        """Begin loading the task and the runtime, so that the first answer does not wait for it; no effect where that is done."""
+        if self._process is None or self._process.poll() is not None:
+            self._asked = None
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, path: Path) -> None:
+        """Begin to measure one file; :meth:`measure` of the same file brings the answer."""
+        self.start()
+        if self._asked is not None:
+            self._process.stdout.readline()  # nobody came for that answer
+        self._asked = path
+        with contextlib.suppress(OSError):  # it has ended meanwhile, which measure() reads
+            self._process.stdin.write(f"{path}\n")
+            self._process.stdin.flush()
 
     def measure(self, path: Path) -> float:
         """Bytes added by one file. Raises RuntimeError with the child's reason."""
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._process.stdin.write(f"{path}\n")
-        self._process.stdin.flush()
+        if self._asked != path:
+            self.ask(path)
+        self._asked = None
         answer = self._process.stdout.readline().strip()
         if not answer or answer.startswith("error"):
             raise RuntimeError(f"memory of {path.name} could not be measured ({answer or 'the measuring process ended'})")
         return float(answer)
+
+
+def trim() -> None:
+    """Give back what the C library keeps of freed memory, where it can (glibc's malloc_trim): a worker that evaluates one candidate after the
+    other would hold the most that any of them needed, in pieces."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if release is not None:
+        release(0)
 
 
 def resident() -> int:
@@ -79,6 +105,7 @@ def child(runtime: Any, path: Path, threads: int, workload: list[Any]) -> int:
 
 
 def main() -> None:
+    """Serve as the module says until standard input ends. A file's trouble is an answer; only the task's own errors end the process."""
     from autoslim import plugins, task
 
     runtime_name, threads, source, args, part = sys.argv[1:6]

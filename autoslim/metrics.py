@@ -28,9 +28,10 @@ METRICS = {
         Metric("macs", "", "min", "multiply-accumulates of convolutions, linear and recurrent layers for one sample"),
         Metric("params", "", "min", "parameters that the model stores, zeros included"),
         Metric("peak_memory_bytes", "bytes", "min", "resident memory that loading and running the file adds to a fresh process"),
+        Metric("energy_mj", "mJ", "min", "energy of one run, as the device tells it or as the processors' own counters do"),
     )
 }
-OBJECTIVES = ("metric", "latency_ms", "size_bytes", "throughput", "macs", "params", "peak_memory_bytes")
+OBJECTIVES = ("metric", "latency_ms", "size_bytes", "throughput", "macs", "params", "peak_memory_bytes", "energy_mj")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Measurement:
         return None if found is None else found.value if found.high is None else found.high
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain data, which :meth:`from_dict` takes."""
         data = asdict(self)
         data["not_counted"] = list(self.not_counted)
         return data

@@ -1,14 +1,14 @@
 """What a model and a runtime offer of a space specification: the flat domains of this one search."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoslim import plugins
+from autoslim import fitting, plugins
 from autoslim.errors import UserError
 from autoslim.interfaces import Unit
 from autoslim.layers import CELLS, RECURRENT
-from autoslim.space import RECOVERY, Domain, SearchSpace
+from autoslim.space import RECOVERY, Domain, SearchSpace, parent, stage
 from autoslim.structure import Structure
 
 
@@ -31,20 +31,33 @@ def members(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plugins.load("techniques", name, **(told.get("options") or {})) for name, told in spec["techniques"].items()}
 
 
-def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, tuple]) -> tuple[SearchSpace, list[str]]:
+def build(
+    spec: Mapping[str, Any],
+    structure: Structure,
+    supports: Mapping[str, tuple],
+    places: Mapping[str, str] | None = None,
+    more: Sequence[str] = (),
+) -> tuple[SearchSpace, list[str]]:
     """(the search space, what it leaves out and why).
 
     ``spec`` is a checked space file. A domain per tie of units; choices that a runtime cannot make real, or that do the same
-    as another choice, are left out.
+    as another choice, are left out. Raises one UserError for all that does not fit the network, a line each, with the place that ``places``
+    (see ``StudySpec.space_places``) tells; ``more`` are such lines that others found.
     """
     domains: list[Domain] = []
     notes: list[str] = []
-    for name, technique in members(spec).items():
+    techniques = members(spec)
+    if wrong := [*fitting.mistakes(spec, techniques, structure, places or {}), *more]:
+        raise UserError("\n".join(wrong))
+    for name, technique in techniques.items():
         told = spec["techniques"][name]
+        if isinstance(told.get("values"), Mapping):
+            domains += knob_domains(name, technique, structure, told["values"])
+            continue
         units = {
             unit.name: unit
             for unit in technique.units(structure).values()
-            if wanted(unit, told.get("layers") or ["*"], spec.get("freeze") or [])
+            if fitting.chosen(unit, told.get("layers") or ["*"], spec.get("freeze") or [])
         }
         values = tuple(told["values"] if told.get("values") is not None else technique.values)
         allowed = supports.get(name)
@@ -63,25 +76,43 @@ def build(spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, 
         if len(options) == 1:
             fixed[key] = options[0]
         else:
-            searched.append(Domain(f"{RECOVERY}:{key}", RECOVERY, tuple(options), tuple(() for _ in options), ordered=True))
+            searched.append(
+                Domain(
+                    f"{RECOVERY}:{key}",
+                    RECOVERY,
+                    tuple(options),
+                    tuple(() for _ in options),
+                    ordered=not any(isinstance(one, str) for one in options),
+                )
+            )
     if not domains:
         raise UserError(
-            f"space: nothing in this network can be changed by it ({'; '.join(notes) or 'every unit is frozen'}); try a wider space"
+            f"{fitting.source(places or {})}: nothing in this network can be changed by it ({'; '.join(notes) or 'every unit is frozen'}); "
+            "try a wider space"
         )
     return SearchSpace(tuple(domains + searched), fixed), notes
+
+
+def knob_domains(name: str, technique: Any, structure: Structure, values: Mapping[str, list]) -> list[Domain]:
+    """A domain per key of a technique's value that ``values`` lists choices for. Raises UserError for a key that is none of its ``knobs``."""
+    known = getattr(technique, "knobs", ())
+    for key in values:
+        if key not in known:
+            raise UserError(f"space: {name}: values name {key!r}, allowed: {', '.join(known) or 'a list of values'}")
+    found = []
+    for key, own in values.items():
+        for unit in technique.units(structure).values():
+
+            def effect(unit: Unit, value: Any, key: str = key) -> Any:
+                return None if technique.effective(unit, {key: value}) is None else {key: value}
+
+            found.append(domain_of(name, f"{unit.name}.{key}".strip("."), [effect], [unit], tuple(own)))
+    return [domain for domain in found if domain is not None]
 
 
 def format_of(value: Any) -> Any:
     """What a runtime tells apart of a value: of a number format with details, the format."""
     return value["format"] if isinstance(value, Mapping) and "format" in value else value
-
-
-def wanted(unit: Unit, globs: list[str], freeze: list[str]) -> bool:
-    """A unit is searched if its name or one of its layers matches ``globs`` and none of them is frozen."""
-    own = (unit.name, *unit.layers)
-    return any(fnmatch.fnmatchcase(name, glob) for name in own for glob in globs) and not any(
-        fnmatch.fnmatchcase(name, glob) for name in own for glob in freeze
-    )
 
 
 def tie(units: Mapping[str, Unit], level: str, ties: list[list[str]]) -> dict[str, list[Unit]]:
@@ -92,19 +123,6 @@ def tie(units: Mapping[str, Unit], level: str, ties: list[list[str]]) -> dict[st
         label = "+".join(explicit) if explicit else {"none": name, "block": parent(name), "stage": stage(name), "all": "all"}[level]
         groups.setdefault(label, []).append(unit)
     return groups
-
-
-def parent(name: str) -> str:
-    return name.rpartition(".")[0] or name
-
-
-def stage(name: str) -> str:
-    """The first numbered place of the module tree: stages.1.0.conv1 -> stages.1, layer2.0.conv1 -> layer2."""
-    words = name.split(".")
-    for index, word in enumerate(words):
-        if any(character.isdigit() for character in word):
-            return ".".join(words[: index + 1])
-    return words[0]
 
 
 def domain_of(technique: str, label: str, effective: list, units: list[Unit], values: tuple) -> Domain | None:

@@ -5,25 +5,29 @@ layer's outputs, :mod:`rounding` makes integers, :mod:`onnx_qdq` and :mod:`onnx_
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from autoslim import equalising, onnx_qdq, onnx_recurrent, onnx_storage
 from autoslim.calibration import Feed, Seen, observe
-from autoslim.choosing import Choice, Reader, choose, choose_alone
+from autoslim.choosing import Choice, Reader, choose, choose_alone, judged, product
 from autoslim.engine import Draft
+from autoslim.formats import FEW_ROWS
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import MATRICES, RECURRENT, TABLES, Site, sites
 from autoslim.onnx_qdq import Weight
-from autoslim.ranges import Range
+from autoslim.ranges import Range, rounded
 from autoslim.rounding import adaround, gptq, nearest, scales_of
 
 #: the file's note of what was asked of which layer
 META = "autoslim.bits"
-#: rows per sample up to which MatMulNBits was measured faster than float; relative error of outputs that is worth a note
-FEW_ROWS, LOUD = 4, 0.05
+#: and of the layers that were meant as integers and compute in float, {layer: relative error of its outputs as integers}
+FELL = "autoslim.fell"
+#: relative error of outputs above which a layer computes in float
+LOUD = 0.05
 #: operator set in which four-bit integers exist
 FOUR_BITS = 21
 
@@ -32,14 +36,16 @@ def quantise(model: onnx.ModelProto, draft: Draft, feeds: Sequence[Feed]) -> tup
     """(a graph with the bits of ``draft``, notes). ``feeds`` are calibration inputs in small batches. ``model`` is changed."""
     graph = Graph(model)
     found, left = sites(graph, draft)
-    notes = [f"bits: {layer} stays in float, {why}" for layer, why in left.items()]
+    notes, fell = [f"bits: {layer} stays in float, {why}" for layer, why in left.items()], {}
     if found:
-        narrow = any(site.format.stored == 4 for site in found)
+        narrow = any(site.format.stored == 4 or site.format.activations == 16 for site in found)
         if narrow and not four_bits_allowed(graph):
             return model, [*notes, "bits: everything stays in float, the graph holds a GroupNormalization of an older operator set"]
-        notes += Writer(graph, found, feeds).write()
+        writer = Writer(graph, found, feeds)
+        notes, fell = notes + writer.write(), writer.fell
         graph.need_domain("", FOUR_BITS if narrow else 13)
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | {META: json.dumps(draft.bits)})
+    told = {META: json.dumps(draft.bits)} | ({FELL: json.dumps(fell)} if fell else {})
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | told)
     return model, notes
 
 
@@ -58,6 +64,7 @@ class Writer:
         self.recurrent = [site for site in found if site.op in RECURRENT]
         self.tables = [site for site in found if site.op in TABLES]
         self.scale: dict[str, np.ndarray] = {}
+        self.fell: dict[str, float] = {}
         self.inside = onnx_qdq.joined(graph, [site for site in self.matrices if site.format.integer])
         self.seen = self.look(feeds)
         few = [site.node.name for site in self.matrices if self.in_blocks(site)]
@@ -71,8 +78,14 @@ class Writer:
         """What the tensors held that need a range, or whose rows are needed."""
         wanted: dict[str, set] = {tensor: set() for tensor in onnx_qdq.byte_tensors(self.graph, self.inside)}
         for site in self.matrices:
+            if site.format.activations == 16:
+                wanted.setdefault(site.data, set())
             if site.format.integer or compensated(site):
                 wanted.setdefault(site.data, set()).add(site.geometry)
+        for site in self.recurrent:
+            for tensor in onnx_recurrent.read_by(self.graph, site.node) if compensated(site) else ():
+                wanted.setdefault(tensor or "", set()).add(())
+        wanted.pop("", None)
         return observe(self.graph.model, wanted, feeds) if wanted else {}
 
     def in_blocks(self, site: Site) -> bool:
@@ -83,14 +96,18 @@ class Writer:
         return self.seen[site.data].positions <= FEW_ROWS and inputs % onnx_storage.BLOCK == 0
 
     def write(self) -> list[str]:
+        """Change the graph in place, layer by layer as decided; returns notes, a line each, on layers that got something else than they
+        were asked for."""
         ranges = self.decide()
-        weights = {site.node.name: self.weight(site) for site in self.bytes}
+        weights = {site.node.name: self.weight(site, ranges) for site in self.bytes}
         onnx_qdq.insert(self.graph, self.bytes, self.inside, ranges, weights)
         for site in self.blocks:
             integer, steps = self.narrow(site, onnx_storage.BLOCK)
             onnx_storage.blocks(self.graph, site.node, integer, steps, onnx_qdq.unique(self.graph, site.weight, site.node))
         for site in {site.weight: site for site in self.floats}.values():
             self.store(site)
+        sixteen = [site for site in self.floats if site.format.activations == 16 and site.data in self.seen]
+        onnx_qdq.words(self.graph, sixteen, {site.data: choose_alone(self.seen[site.data], site.format) for site in sixteen})
         for site in self.tables:
             self.table(site)
         for site in self.recurrent:
@@ -101,49 +118,84 @@ class Writer:
     # -- integer activations ----------------------------------------------------------------------------------------------
 
     def decide(self) -> dict[str, Range]:
-        """The range of every tensor of bytes; equalisers are written on the way."""
+        """The range of every tensor of bytes; equalisers are written on the way. Layers that lose too much leave the integers first."""
+        groups = self.groups()
+        choices = {tensor: self.choose(tensor, group) for tensor, group in groups.items()}
+        fell = [tensor for tensor, group in groups.items() if self.left_out(choices[tensor], group)]
+        if fell:
+            self.inside = onnx_qdq.joined(self.graph, self.bytes)
+        form = self.bytes[0].format if self.bytes else None
+        groups, found = self.groups(), {}
+        for tensor in onnx_qdq.byte_tensors(self.graph, self.inside):
+            if tensor in groups:
+                found[self.place(tensor, groups[tensor], choices[tensor])] = choices[tensor].range
+            else:
+                found[tensor] = choose_alone(self.seen[tensor], form)
+        return found
+
+    def groups(self) -> dict[str, list[Site]]:
+        """{tensor: the integer layers that read it}."""
         readers: dict[str, list[Site]] = {}
         for site in self.bytes:
             readers.setdefault(site.data, []).append(site)
-        method = self.bytes[0].format.ranges if self.bytes else "measured"
-        found = {}
-        for tensor in onnx_qdq.byte_tensors(self.graph, self.inside):
-            if tensor not in readers:
-                found[tensor] = choose_alone(self.seen[tensor], method)
-                continue
-            choice, place = self.choose(tensor, readers[tensor])
-            found[place] = choice.range
-            if choice.error > LOUD:
-                layers = ", ".join(sorted({site.layer for site in readers[tensor]}))
-                self.notes.append(
-                    f"bits: {layers}: outputs differ by {choice.error:.0%} of their energy as integers; 32 may be better there"
-                )
-        return found
+        return readers
 
-    def choose(self, tensor: str, group: Sequence[Site]) -> tuple[Choice, str]:
-        """(the choice for a tensor that ``group`` reads, the tensor that becomes bytes)."""
+    def left_out(self, choice: Choice, group: Sequence[Site]) -> bool:
+        """Whether layers were moved to those that compute in float, as their outputs would be too far off as integers."""
+        if not choice.error > LOUD:
+            return False
+        layers, own = sorted({site.layer for site in group}), [site for site in group if site.format.fallback != "never"]
+        if not own:
+            self.notes.append(f"bits: {', '.join(layers)}: outputs differ by {choice.error:.0%} of their energy as integers")
+            return False
+        names = {site.node.name for site in own}
+        self.bytes = [site for site in self.bytes if site.node.name not in names]
+        self.floats += [replace(site, format=site.format.in_float()) for site in own]
+        self.fell |= {site.layer: round(choice.error, 4) for site in own}
+        told = ", ".join(sorted({site.layer for site in own}))
+        self.notes.append(
+            f"bits: {told} computes in float, its weights stored in {own[0].format.stored} bits: as integers its outputs would differ by "
+            f"{choice.error:.0%} of their energy; fallback: never insists"
+        )
+        return True
+
+    def choose(self, tensor: str, group: Sequence[Site]) -> Choice:
+        """The choice for a tensor that ``group`` reads."""
         seen, only = self.seen[tensor], all(site.node.name in self.inside for site in group)
         told = [Reader(site, site.matrices(self.graph.array(site.weight)), seen.rows_of(site.geometry)) for site in group]
         alone = all(len(self.graph.readers[site.weight]) == 1 for site in group) and only
-        carriers = equalising.foldable(self.graph, tensor, group) if alone else None
-        linear = alone and not any(site.geometry for site in group)
-        choice = choose(seen, told, carriers is not None, linear)
+        foldable = alone and equalising.foldable(self.graph, tensor, group) is not None
+        return choose(seen, told, foldable, alone and not any(site.geometry for site in group))
+
+    def place(self, tensor: str, group: Sequence[Site], choice: Choice) -> str:
+        """The tensor that becomes bytes, once its scale, if it has one, is written."""
         if choice.scale is None:
-            return choice, tensor
-        for reader in told:
-            self.scale[reader.site.node.name] = equalising.widened(choice.scale, reader.rows)
+            return tensor
+        for site in group:
+            self.scale[site.node.name] = equalising.widened(choice.scale, self.seen[tensor].rows_of(site.geometry))
+        carriers = equalising.foldable(self.graph, tensor, group)
         if carriers is not None:
             equalising.fold(self.graph, carriers, choice.scale)
-            return choice, tensor
-        return choice, equalising.insert(self.graph, tensor, group, choice.scale)
+            return tensor
+        return equalising.insert(self.graph, tensor, group, choice.scale)
 
-    def weight(self, site: Site) -> Weight:
+    def weight(self, site: Site, ranges: Mapping[str, Range]) -> Weight:
         """The weight of a site as integers with a step per output."""
         value = self.graph.array(site.weight)
         inputs = site.matrices(value).shape[2]
         integer, steps = self.narrow(site, inputs)
         whole = site.stored(integer.reshape(site.groups, -1, inputs), value.shape)
-        return Weight(np.ascontiguousarray(whole), steps[:, 0], site.format.stored)
+        shift = self.shift(site, ranges[site.data], integer * steps) if site.bias and site.format.bias == "corrected" else None
+        return Weight(np.ascontiguousarray(whole), steps[:, 0], site.format.stored, shift)
+
+    def shift(self, site: Site, pair: Range, coded: np.ndarray) -> np.ndarray:
+        """(outputs,) mean of what the layer gave minus mean of what it gives, on the rows that it read (Nagel et al. 2019,
+        https://arxiv.org/abs/1906.04721, section 4.2). ``coded``: its weight (outputs, inputs) as stored, equaliser included."""
+        rows = judged(self.seen[site.data.removesuffix("_equalised")].rows_of(site.geometry))
+        matrices, scale = site.matrices(self.graph.array(site.weight)), self.scale.get(site.node.name)
+        read = rows if scale is None else rows / scale
+        got = product(rounded(read, *pair), coded.reshape(matrices.shape).astype(np.float32))
+        return (product(rows, matrices) - got).mean(0).reshape(-1)
 
     # -- weights ----------------------------------------------------------------------------------------------------------
 
@@ -152,13 +204,16 @@ class Writer:
         matrices = site.matrices(self.graph.array(site.weight)).astype(np.float64)
         scale = self.scale.get(site.node.name)
         matrices = matrices if scale is None else matrices * scale[:, None, :]
-        rows = self.rows(site, scale) if compensated(site) else None
+        alone = len(self.graph.readers.get(site.weight, ())) <= 1  # what several layers share is rounded once for all of them
+        rows = self.rows(site, scale) if compensated(site) and alone else None
         bits, signed = site.format.stored, block < matrices.shape[2] or half
+        one = scales_of(matrices.reshape(1, -1), bits, matrices.size, signed=signed) if site.format.per == "tensor" else None
         integers, steps = [], []
         for index, matrix in enumerate(matrices):
             x = None if rows is None else rows[:, index].astype(np.float64)
             step = scales_of(matrix, bits, block, None if x is None else np.square(x).mean(0), signed)
-            step = onnx_storage.half_steps(step) if half else step
+            step = step if one is None else np.broadcast_to(one, step.shape).copy()
+            step = onnx_storage.half_steps(step) if half and bits < 16 else step
             integers.append(integer_of(matrix, step, site, x))
             steps.append(step)
         return np.concatenate(integers), np.concatenate(steps)
@@ -169,47 +224,57 @@ class Writer:
 
     def store(self, site: Site) -> None:
         """A float layer with a narrow weight."""
-        if site.format.stored == 16:
+        if not site.format.whole:
             self.half(site, site.weight)
             return
         value = self.graph.array(site.weight)
         inputs = site.matrices(value).shape[2]
-        block = inputs if site.format.stored == 8 else onnx_storage.block_of(inputs)
+        block = inputs if site.format.stored >= 8 else onnx_storage.block_of(inputs)
         integer, steps = self.narrow(site, block, half=True)
         onnx_storage.whole(self.graph, site.weight, site.node, integer, steps, site.format.stored, site.axis == 1)
 
     def half(self, site: Site, name: str) -> None:
-        why = onnx_storage.halves(self.graph, name, site.node)
+        """Store a weight in 16 bits; a note where it has to stay in 32."""
+        why = onnx_storage.halves(self.graph, name, site.node, site.format.name == "bf16")
         if why:
             self.notes.append(f"bits: {site.layer} stays in 32 bits, it {why}")
 
     def table(self, site: Site) -> None:
         """An embedding."""
+        self.note_steps(site, "column")
         width = self.graph.constants[site.weight].dims[1]
-        if site.format.stored == 16:
-            onnx_storage.half_table(self.graph, site.node, site.weight)
+        if not site.format.whole:
+            onnx_storage.half_table(self.graph, site.node, site.weight, site.format.name == "bf16")
         elif site.format.stored == 4 and width % onnx_storage.BLOCK == 0:
             onnx_storage.narrow_table(self.graph, site.node, site.weight, 4)
         else:
             if site.format.stored == 4:
                 self.notes.append(f"bits: {site.layer} is stored in 8 bits, {width} columns are no multiple of {onnx_storage.BLOCK}")
-            onnx_storage.table(self.graph, site.node, site.weight)
+            onnx_storage.table(self.graph, site.node, site.weight, max(8, site.format.stored))
+
+    def note_steps(self, site: Site, each: str) -> None:
+        """A note where ``per: tensor`` is asked of what has more than one step whatever it is asked."""
+        if site.format.whole and site.format.per == "tensor":
+            self.notes.append(f"bits: {site.layer} has a step for each {each}, per: tensor has no effect on it")
 
     def recur(self, site: Site) -> None:
         """A recurrent layer: integer kernels where there are some, else narrow storage."""
+        self.note_steps(site, "output of a gate")
         if site.format.integer:
             if onnx_recurrent.dynamic(self.graph, site.node, site.format.stored):
                 return
             self.notes.append(f"bits: {site.layer}: {onnx_recurrent.FLOAT}")
-        for name in site.node.input[1:3]:
-            if site.format.stored == 16:
+        for name, tensor in zip(site.node.input[1:3], onnx_recurrent.read_by(self.graph, site.node), strict=True):
+            if not site.format.whole:
                 self.half(site, name)
                 continue
             value = self.graph.array(name)
             flat = value.reshape(-1, value.shape[-1])
-            block = flat.shape[1] if site.format.stored == 8 else onnx_storage.block_of(flat.shape[1])
-            steps = onnx_storage.half_steps(scales_of(flat, site.format.stored, block, signed=True))
-            integer = nearest(flat, steps, site.format.stored)
+            block = flat.shape[1] if site.format.stored >= 8 else onnx_storage.block_of(flat.shape[1])
+            x = self.seen[tensor].rows_of(())[:, 0].astype(np.float64) if compensated(site) and tensor in self.seen else None
+            steps = scales_of(flat, site.format.stored, block, None if x is None else np.square(x).mean(0), signed=True)
+            steps = steps if site.format.stored == 16 else onnx_storage.half_steps(steps)
+            integer = integer_of(flat, steps, site, x)
             onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, False)
 
 
@@ -229,4 +294,4 @@ def integer_of(matrix: np.ndarray, steps: np.ndarray, site: Site, rows: np.ndarr
     return gptq(matrix, steps, bits, rows.T @ rows)
 
 
-__all__ = ["META", "quantise"]
+__all__ = ["FELL", "META", "quantise"]

@@ -141,6 +141,7 @@ def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Every tensor that nodes hold as an attribute, those of graphs inside them too."""
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):

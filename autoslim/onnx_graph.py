@@ -15,6 +15,7 @@ class Graph:
         self.look()
 
     def look(self) -> None:
+        """Look everything up anew; needed after nodes came or went."""
         graph = self.model.graph
         self.constants = {item.name: item for item in graph.initializer}
         self.made_by = {output: node for node in graph.node for output in node.output if output}
@@ -58,6 +59,19 @@ class Graph:
             for index, name in enumerate(node.input):
                 if name == old:
                     node.input[index] = new
+
+    def merge(self) -> None:
+        """Let constants that hold the same be one, the first, so that weights which several layers share are stored once."""
+        first: dict[tuple, str] = {}
+        again: dict[str, str] = {}
+        for item in self.model.graph.initializer:
+            key = item.data_type, tuple(item.dims), numpy_helper.to_array(item).tobytes()
+            if item.dims and first.setdefault(key, item.name) != item.name:
+                again[item.name] = first[key]
+        for old, new in again.items():
+            if old not in self.outputs and not any(old in free(node) for node in self.model.graph.node):
+                self.redirect(self.readers.get(old, []), old, new)
+        self.tidy()
 
     def need_domain(self, domain: str, version: int) -> None:
         """Make sure that the model imports at least this version of an operator set."""

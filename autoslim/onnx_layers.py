@@ -9,6 +9,7 @@ import onnx
 
 from autoslim.engine import Draft
 from autoslim.formats import Format, parse
+from autoslim.onnx_folding import fold, settled
 from autoslim.onnx_graph import Graph, attribute
 from autoslim.onnx_names import scopes
 
@@ -71,15 +72,18 @@ class Site:
 def sites(graph: Graph, draft: Draft) -> tuple[list[Site], dict[str, str]]:
     """(the nodes of the layers in ``draft.bits`` in the order of the graph, {layer: why it stays as it is})."""
     wanted = {full: layer for layer in draft.bits for full in places(draft, layer)}
+    wanted |= {again: wanted[first] for first, again in draft.twins() if first in wanted}  # a graph names a shared weight after any of them
     found: list[Site] = []
     odd: dict[str, str] = {}
-    for node in graph.model.graph.node:
+    for node in list(graph.model.graph.node):
         if node.op_type not in (*MATRICES, *RECURRENT, *TABLES):
             continue
-        full = layer_of(node, graph.constants, wanted)
+        full = layer_of(node, graph, wanted)
         if full is None:
             continue
         site = Site(node, wanted[full], parse(draft.bits[wanted[full]]))
+        for name in node.input[1:3] if site.op in (*MATRICES, *RECURRENT) else ():
+            fold(graph, name)
         why = unfit(site, graph)
         if why:
             odd[site.layer] = why
@@ -99,7 +103,7 @@ def places(draft: Draft, layer: str) -> list[str]:
 
 def unfit(site: Site, graph: Graph) -> str:
     """Why a node cannot be treated; "" if it can."""
-    if site.weight not in graph.constants:
+    if any(name not in graph.constants for name in (site.weight, *(site.node.input[2:3] if site.op in RECURRENT else ()))):
         return "its weight is computed in the graph"
     if site.op == "Gemm" and (
         attribute(site.node, "transA", 0) or attribute(site.node, "alpha", 1.0) != 1 or attribute(site.node, "beta", 1.0) != 1
@@ -112,9 +116,9 @@ def unfit(site: Site, graph: Graph) -> str:
     return ""
 
 
-def layer_of(node: onnx.NodeProto, constants: Mapping[str, object], wanted: Mapping[str, str]) -> str | None:
+def layer_of(node: onnx.NodeProto, graph: Graph, wanted: Mapping[str, str]) -> str | None:
     """Which wanted module a node computes: by the name of its weight, else by the module scope that the exporter noted."""
-    if not any(name in constants for name in node.input):
+    if not any(name and settled(graph, name) for name in node.input):
         return None  # a product of two activations
     for name in node.input:
         if name.endswith(".weight") and name[: -len(".weight")] in wanted:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import onnx
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+#: in the names of nodes inside a Scan, whose time is that of the Scan
+INNER = "__step__"
 #: what ONNX Runtime appends to a node's name when it fuses it, changes its layout or makes it an integer kernel
 ENDINGS = re.compile(r"(_nchwc|_quant|_token_\d+|/\w+/?)$")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")

@@ -23,11 +23,13 @@ INT32 = 2**30
 
 @dataclass(frozen=True)
 class Weight:
-    """A layer's weight as integers in the form of the graph, with one step per output channel; ``bits`` as stored."""
+    """A layer's weight as integers in the form of the graph, with one step per output channel; ``bits`` as stored. ``shift``: (outputs,)
+    what its bias takes up, None for nothing."""
 
     whole: np.ndarray
     steps: np.ndarray
     bits: int
+    shift: np.ndarray | None = None
 
 
 def joined(graph: Graph, sites: Sequence[Site]) -> dict[str, onnx.NodeProto]:
@@ -166,12 +168,32 @@ def pair(graph: Graph, tensor: str, step: tuple[float, int], inside: Mapping[str
     graph.node("DequantizeLinear", [made, scale, zero], [back], f"{tensor}_DequantizeLinear", like)
 
 
+def words(graph: Graph, sites: Sequence[Site], ranges: Mapping[str, Range]) -> None:
+    """Pairs of 16-bit integers on what these sites read; other readers keep the float. ONNX Runtime has no kernels for them: it rounds, and
+    computes in float."""
+    graph.look()
+    for tensor, (low, high) in ranges.items():
+        taking = [site.node for site in sites if site.data == tensor]
+        step, zero = scale_of(low, high, 2**16 - 1)
+        label = f"{tensor}_words"
+        scale, point = (
+            graph.constant(f"{label}_scale", np.array(step, np.float32)),
+            graph.constant(f"{label}_zero_point", np.array(zero, np.uint16)),
+        )
+        graph.redirect(taking, tensor, f"{label}_back")
+        made = graph.node("QuantizeLinear", [tensor, scale, point], [label], f"{label}_QuantizeLinear", taking[0])
+        graph.node("DequantizeLinear", [made, scale, point], [f"{label}_back"], f"{label}_DequantizeLinear", taking[0])
+
+
 def weigh(graph: Graph, site: Site, weight: Weight, step: float) -> None:
     """Put integers in the place of a site's weight and bias. ``step`` is that of the bytes it reads."""
     node, name = site.node, site.weight
     whole, steps = weight.whole, weight.steps.astype(np.float32)
+    value = graph.array(site.bias).reshape(-1) if site.bias else None
+    if site.bias and weight.shift is not None and value.size == weight.shift.size:
+        value = (value + weight.shift).astype(np.float32)
     if site.bias:
-        need = np.abs(graph.array(site.bias).reshape(-1)) / (INT32 * step)  # a bias must fit its 32 bits
+        need = np.abs(value) / (INT32 * step)  # a bias must fit its 32 bits
         if (need > steps).any():
             wider = np.maximum(steps, need).astype(np.float32)
             shape = [1] * whole.ndim
@@ -186,7 +208,6 @@ def weigh(graph: Graph, site: Site, weight: Weight, step: float) -> None:
     )
     node.input[1] = back
     if site.bias:
-        value = graph.array(site.bias).reshape(-1)
         both = (step * steps.astype(np.float64)).astype(np.float32)
         if value.size != both.size:
             return
@@ -210,14 +231,18 @@ def unique(graph: Graph, name: str, node: onnx.NodeProto) -> str:
 
 
 def integers(graph: Graph, name: str, whole: np.ndarray, bits: int, like: onnx.NodeProto) -> str:
-    """The name of a signed byte tensor; four bits are stored as such and widened when the file is opened."""
-    if bits == 8:
+    """The name of a signed tensor of bytes, or of 16 bits; four bits are stored as such and widened when the file is opened."""
+    if bits >= 8:
         return graph.constant(f"{name}_quantized", whole)
     narrow = graph.constant(f"{name}_int{bits}", four_bits(whole))
-    return graph.node("Cast", [narrow], [f"{name}_quantized"], f"{name}_widen", like, to=onnx.TensorProto.INT8)
+    known = next((node for node in graph.model.graph.node if node.op_type == "Cast" and node.input[0] == narrow), None)
+    if known is not None:  # of a layer that is called again
+        return known.output[0]
+    return graph.node("Cast", [narrow], [f"{narrow}_quantized"], f"{narrow}_widen", like, to=onnx.TensorProto.INT8)
 
 
 def four_bits(whole: np.ndarray) -> np.ndarray:
+    """Whole numbers from -8 to 7 as int4, the same shape."""
     import ml_dtypes
 
     return whole.astype(ml_dtypes.int4)

@@ -1,18 +1,33 @@
-"""Integer recurrent layers: ONNX Runtime's DynamicQuantizeLSTM, whose inputs become bytes at every step. It has none for GRU and RNN."""
+"""Integer recurrent layers: ONNX Runtime's DynamicQuantizeLSTM, whose inputs become bytes at every step, and wide GRUs (onnx_gru.py)."""
 
 import numpy as np
 import onnx
 
+from autoslim import onnx_gru
+from autoslim.formats import GRU_FROM
 from autoslim.onnx_graph import Graph, attribute
 from autoslim.onnx_qdq import integers
 from autoslim.rounding import nearest, scales_of
 
 #: why other kinds compute in float
-FLOAT = "ONNX Runtime has integer kernels for LSTM alone; its weights are stored narrow and it computes in float"
+FLOAT = (
+    f"ONNX Runtime has integer kernels for LSTM alone, and a GRU of integer products is faster only from {GRU_FROM} hidden units on; its weights are "
+    "stored narrow and it computes in float"
+)
+
+
+def read_by(graph: Graph, node: onnx.NodeProto) -> tuple[str | None, str | None]:
+    """The tensors whose last axis W and R multiply: the layer's inputs, and its own outputs, which lag behind what R reads by one step. None
+    for R where outputs are not kept, or both directions lie in them."""
+    one_way = graph.constants[node.input[2]].dims[0] == 1
+    return node.input[0], (node.output[0] or None) if one_way else None
 
 
 def dynamic(graph: Graph, node: onnx.NodeProto, bits: int) -> bool:
-    """Put a DynamicQuantizeLSTM in the place of an LSTM, signed weights with a step per gate output; False if it is another kind."""
+    """Put a DynamicQuantizeLSTM in the place of an LSTM, or integer products in that of a wide GRU, signed weights with a step per gate
+    output; False if it is another kind."""
+    if node.op_type == "GRU":
+        return attribute(node, "hidden_size", 0) >= GRU_FROM and onnx_gru.dynamic(graph, node, bits)
     if node.op_type != "LSTM" or attribute(node, "layout", 0) or attribute(node, "clip", 0.0):
         return False
     inputs = [*node.input, *[""] * (8 - len(node.input))]

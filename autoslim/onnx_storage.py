@@ -7,38 +7,45 @@ file; a DequantizeLinear would run at every inference (1.3 to 1.5 times slower, 
 import numpy as np
 import onnx
 
+from autoslim.formats import BLOCK, block_of
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_qdq import integers
 from autoslim.rounding import nearest, scales_of, settled
 
 HALF_MAX = float(np.finfo(np.float16).max)
-#: inputs that share one step: weights of four bits, and columns of a table
-BLOCK = 32
 
 
-def block_of(inputs: int) -> int:
-    """How many inputs share one step: 32 where that divides them, else all."""
-    return BLOCK if inputs % BLOCK == 0 else inputs
+__all__ = ["BLOCK", "block_of", "blocks", "half_steps", "half_table", "halves", "narrow_table", "table", "whole"]
 
 
-def halves(graph: Graph, name: str, node: onnx.NodeProto) -> str:
+def half_type(brain: bool) -> np.dtype:
+    """The 16-bit floats: IEEE's, or bfloat16, which has the range of 32 bits and 8 bits of precision."""
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16 if brain else np.float16)
+
+
+def halves(graph: Graph, name: str, node: onnx.NodeProto, brain: bool = False) -> str:
     """Store a constant as 16-bit floats; every reader gets it back in 32. Returns why not, "" if done."""
     value = graph.array(name)
-    if np.abs(value).max(initial=0.0) > HALF_MAX:
+    if not brain and np.abs(value).max(initial=0.0) > HALF_MAX:
         return f"holds values beyond {HALF_MAX:g}, the greatest 16-bit float"
-    narrow = graph.constant(f"{name}_half", value.astype(np.float16))
+    narrow = graph.constant(f"{name}_half", value.astype(half_type(brain)))
     wide = graph.node("Cast", [narrow], [f"{name}_widened"], f"{name}_widen", node, to=onnx.TensorProto.FLOAT)
     graph.redirect(graph.readers[name], name, wide)
     return ""
 
 
 def whole(graph: Graph, name: str, node: onnx.NodeProto, integer: np.ndarray, steps: np.ndarray, bits: int, turned: bool) -> None:
-    """Store a weight as ``integer`` (outputs, inputs) with ``steps`` (outputs, blocks), kept in 16 bits; every reader gets back
-    the float weight in its own shape. ``turned``: it lies in the graph as (inputs, outputs)."""
+    """Store a weight as ``integer`` (outputs, inputs) with ``steps`` (outputs, blocks), kept in 16 bits (of weights of 16 bits in 32); every
+    reader gets back the float weight in its own shape. ``turned``: it lies in the graph as (inputs, outputs)."""
     outputs, inputs = integer.shape
     blocks = steps.shape[1]
-    parts = graph.constant(f"{name}_step", half(steps).reshape(outputs, blocks, 1))
-    wide_steps = graph.node("Cast", [parts], [f"{name}_step_widened"], f"{name}_step_widen", node, to=onnx.TensorProto.FLOAT)
+    if bits == 16:
+        wide_steps = graph.constant(f"{name}_step", steps.astype(np.float32).reshape(outputs, blocks, 1))
+    else:
+        parts = graph.constant(f"{name}_step", half(steps).reshape(outputs, blocks, 1))
+        wide_steps = graph.node("Cast", [parts], [f"{name}_step_widened"], f"{name}_step_widen", node, to=onnx.TensorProto.FLOAT)
     narrow = integers(graph, name, integer.reshape(outputs, blocks, inputs // blocks), bits, node)
     wide = graph.node("Cast", [narrow], [f"{name}_float"], f"{name}_to_float", node, to=onnx.TensorProto.FLOAT)
     scaled = graph.node("Mul", [wide, wide_steps], [f"{name}_scaled"], f"{name}_scale", node)
@@ -76,19 +83,20 @@ def blocks(graph: Graph, node: onnx.NodeProto, integer: np.ndarray, steps: np.nd
     graph.need_domain("com.microsoft", 1)
 
 
-def table(graph: Graph, node: onnx.NodeProto, name: str) -> None:
-    """Store an embedding's table (entries, width) as bytes with a step per column; only the rows that are looked up are widened.
+def table(graph: Graph, node: onnx.NodeProto, name: str, bits: int = 8) -> None:
+    """Store an embedding's table (entries, width) as integers with a step per column; only the rows that are looked up are widened.
 
     Gather, Cast, Mul: widening before the Gather would take the whole table at every inference, and ONNX Runtime moves a
     DequantizeLinear on to later nodes as a pair that makes bytes again.
     """
     value = graph.array(name)
-    steps = settled(np.abs(value).max(0) / 127).astype(np.float32)
-    stored = graph.constant(f"{name}_quantized", np.clip(np.rint(value / steps), -127, 127).astype(np.int8))
+    steps = scales_of(value.T, bits, len(value)).astype(np.float32)
+    stored = graph.constant(f"{name}_quantized", nearest(value.T, steps, bits).T)
+    steps = steps[:, 0]
     scale = graph.constant(f"{name}_scale", steps)
     found = node.output[0]
-    node.input[0], node.output[0] = stored, f"{found}_bytes"
-    wide = graph.node("Cast", [f"{found}_bytes"], [f"{found}_widened"], f"{node.name}_widen", node, to=onnx.TensorProto.FLOAT)
+    node.input[0], node.output[0] = stored, f"{found}_row"
+    wide = graph.node("Cast", [f"{found}_row"], [f"{found}_widened"], f"{node.name}_widen", node, to=onnx.TensorProto.FLOAT)
     graph.node("Mul", [wide, scale], [found], f"{node.name}_scale", node)
 
 
@@ -105,9 +113,9 @@ def narrow_table(graph: Graph, node: onnx.NodeProto, name: str, bits: int) -> No
     graph.need_domain("com.microsoft", 1)
 
 
-def half_table(graph: Graph, node: onnx.NodeProto, name: str) -> None:
+def half_table(graph: Graph, node: onnx.NodeProto, name: str, brain: bool = False) -> None:
     """Store an embedding's table as 16-bit floats; only the rows that are looked up are widened."""
-    stored = graph.constant(f"{name}_half", graph.array(name).astype(np.float16))
+    stored = graph.constant(f"{name}_half", graph.array(name).astype(half_type(brain)))
     found = node.output[0]
     node.input[0], node.output[0] = stored, f"{found}_half"
     graph.node("Cast", [f"{found}_half"], [found], f"{node.name}_widen", node, to=onnx.TensorProto.FLOAT)

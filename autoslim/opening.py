@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autoslim import effects, host, plugins, tables, warming
+from autoslim import effects, host, outsiders, plugins, tables, warming
 from autoslim.candidate import Done
+from autoslim.entries import Entries
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.job import UNTOUCHED
 from autoslim.loop import Loop, is_judged, settle
@@ -25,7 +26,8 @@ TABLES_SHARE = 0.3
 
 
 def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
-    """Bring what was prepared and what an earlier run recorded together; returns what holds from now on."""
+    """Bring what was prepared and what an earlier run recorded together; returns what holds from now on.
+    Raises UserError where the record is of another task, network or runtime."""
     study, spec = loop.study, loop.spec
     study.use(prepared.space)
     known = study.fact("untouched")
@@ -62,9 +64,9 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
     study.set_fact("command", list(command))
     study.set_fact("spec", spec_facts(spec))
     loop.watcher.prepared(prepared)
-    loop.entries = tables.rejudged(
-        study.entries(), {"budget": spec.limits(), "untouched": prepared.untouched, "metric_direction": prepared.metric_direction}
-    )
+    holds = {"budget": spec.limits(), "untouched": prepared.untouched, "metric_direction": prepared.metric_direction}
+    loop.entries = Entries(tables.rejudged(study.entries(), holds))
+    loop.outsiders = outsiders.entries(study.fact(outsiders.FACT))
     for entry in loop.entries:
         if entry.cached_from is None and is_judged(entry.outcome):
             loop.judged.setdefault(entry.key, entry.number)
@@ -108,6 +110,11 @@ def wants_tables(strategy: str) -> bool:
     return bool(getattr(plugins.find("strategies", strategy), "wants_tables", False))
 
 
+def plans_its_start(strategy: str) -> bool:
+    """Whether the strategy needs no uniform grid to begin with."""
+    return wants_tables(strategy) or bool(getattr(plugins.find("strategies", strategy), "begins_alone", False))
+
+
 def strategy_of(loop: Loop, prepared: Any) -> Any:
     """The strategy of the study, with the tables of single choices if it wants them."""
     spec = loop.spec
@@ -135,11 +142,12 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
         loop.watcher.message(f"warm start: single choices are those of {loop.spec.warm_start}")
         loop.study.set_fact("tables", {"domains": names, "tables": taken, "seconds": 0.0})
         return taken
-    loop.watcher.phase("tables")
+    loop.enter("tables")
     begun = time.monotonic()
     items = effects.items(prepared.space, max(FEWEST_LOSSES, loop.spec.trials))
 
     def enough() -> bool:
+        loop.study.renew()
         late = loop.spec.time is not None and time.monotonic() - loop.begun > TABLES_SHARE * loop.spec.time
         return late or loop.stop.requested
 

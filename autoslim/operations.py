@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[["Flow", Any, tuple, dict, Any], None]
 STATISTICS = "statistics are taken over its channels"
+NORMED = "a LayerNorm takes statistics over its channels"
 
 
 def rule(func: Any) -> Rule | None:
@@ -117,7 +118,11 @@ def join(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> Non
         for part in parts:
             near = next((own for own in flow.of(part) if varying(own) & dims), None)
             sheets.append(torch.full(part.shape, FIXED) if near is None else near)
-        found.append(compact(func(sheets, *rest, **kwargs)))
+        made = compact(func(sheets, *rest, **kwargs))
+        if flow.normed and made.dim() == sheet.dim():  # a class token beside the patches: all tokens have the same channels
+            for dim in varying(made) - dims:
+                made = flow.ledger.fold(made, dim)
+        found.append(made)
     flow.give(tensors(output)[0], found)
 
 
@@ -145,12 +150,31 @@ def group_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, outp
 
 
 def layer_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
-    """Layer norm: statistics over the channels, which would change with each channel cut."""
+    """Layer norm: statistics over the channels, which change with each channel cut; allowed only where the flow is told so."""
     x, last = args[0], len(args[1])
     for sheet in flow.of(x):
-        if any(dim >= x.dim() - last for dim in varying(sheet)):
-            flow.ledger.freeze([sheet], "a LayerNorm takes statistics over its channels")
+        if not any(dim >= x.dim() - last for dim in varying(sheet)):
+            continue
+        if flow.normed and last == 1:
+            normed_labels(flow, sheet, [tensor for tensor in args[2:4] if isinstance(tensor, Tensor)])
+        else:
+            flow.ledger.freeze([sheet], NORMED)
     flow.give(tensors(output)[0], flow.of(x))
+
+
+def normed_labels(flow: "Flow", sheet: Tensor, own: list[Tensor]) -> None:
+    """A LayerNorm's scale and shift belong to the channels along its last dimension; the module is remembered, as it knows its width."""
+    for dim in varying(sheet) - {sheet.dim() - 1}:
+        sheet = flow.ledger.fold(sheet, dim)
+    labels = axis_of(sheet, -1, sheet.shape)
+    for tensor in own:
+        for known in flow.of(tensor) or [torch.tensor(FIXED)]:
+            flow.ledger.join(known, labels)
+    before = flow.found.norms.setdefault(flow.stack[-1], labels)
+    if len(before) == len(labels):
+        flow.ledger.join(before, labels)
+    else:
+        flow.ledger.freeze([before, labels], NORMED)
 
 
 def weight_normalisation(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -> None:
@@ -213,6 +237,7 @@ def reduction(flow: "Flow", func: Any, args: tuple, kwargs: dict, output: Any) -
 
 
 def reduced(sheet: Tensor, dims: set[int], keep: bool) -> Tensor:
+    """A sheet of labels without ``dims``, or with one place left in each (``keep``)."""
     for dim in sorted(dims, reverse=True):
         sheet = sheet.narrow(dim, 0, 1) if keep else sheet.select(dim, 0)
     return sheet

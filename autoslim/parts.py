@@ -58,10 +58,7 @@ class PartTask(Task):
         return self._parts[self.part][1]
 
     def has(self, split: str) -> bool:
-        try:
-            return next(iter(super().batches(split)), None) is not None
-        except (UserError, KeyError, ValueError, FileNotFoundError):
-            return False
+        return self._drawable(split, super().batches)
 
     def batches(self, split: str) -> Iterator[tuple[Inputs, Any]]:
         """The task's own batches; for "train", what reaches the part when evaluate() runs on them with the original parts."""

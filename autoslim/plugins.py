@@ -8,7 +8,7 @@ from typing import Any
 
 from autoslim.errors import UserError
 
-DOORS = ("techniques", "criteria", "coders", "runtimes", "strategies", "executors", "charts")
+DOORS = ("techniques", "criteria", "rankings", "coders", "runtimes", "strategies", "executors", "charts", "checks")
 HERE = Path(__file__).parent
 
 
@@ -24,7 +24,8 @@ def summary(door: str, name: str) -> str:
 
 
 def find(door: str, name: str) -> Any:
-    """The member's class. Raises UserError for an unknown name or a library that is not installed."""
+    """The member's class; what stands after a colon is an argument, not the name. Raises UserError for an unknown name or a library that is not installed."""
+    name = name.partition(":")[0]
     if name not in names(door):
         raise UserError(f"{door}: got {name!r}, allowed: {', '.join(names(door))}")
     try:
@@ -36,8 +37,10 @@ def find(door: str, name: str) -> Any:
 
 
 def load(door: str, name: str, **options: Any) -> Any:
-    """A new member. Raises UserError as :func:`find`, and for an unknown option."""
+    """A new member; ``name:ARGUMENT`` gives it an argument. Raises UserError as :func:`find`, and for an unknown option."""
     member = find(door, name)
+    name, colon, argument = name.partition(":")
+    options |= {"argument": argument} if colon else {}
     allowed = inspect.signature(member).parameters
     unknown = [option for option in options if option not in allowed]
     if unknown:

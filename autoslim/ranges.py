@@ -6,19 +6,25 @@ import numpy as np
 
 #: values per tensor that a range is found from, and levels of an unsigned byte
 VALUES, LEVELS = 1 << 16, 255
-#: bins of the histogram of the entropy method
+#: bins of the histograms of the methods mse and entropy
 BINS = 2048
 PERCENTILES = (99.99, 99.9)
 SHRINKS = np.linspace(1.0, 0.2, 17)
 Range = tuple[float, float]
 
 
-def scale_of(low: float, high: float) -> tuple[float, int]:
-    """(step, zero point) of an unsigned byte over a range that is widened to hold 0 (Jacob et al. 2018,
-    https://arxiv.org/abs/1712.05877, eq. 1)."""
+def scale_of(low: float, high: float, levels: int = LEVELS) -> tuple[float, int]:
+    """(step, zero point) of an unsigned integer with ``levels`` steps, those of a byte if not told, over a range that is widened to hold 0
+    (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, eq. 1)."""
     low, high = min(low, 0.0), max(high, 0.0)
-    step = max((high - low) / LEVELS, 1e-12)
-    return float(np.float32(step)), int(np.clip(round(-low / step), 0, LEVELS))
+    step = max((high - low) / levels, 1e-12)
+    return float(np.float32(step)), int(np.clip(round(-low / step), 0, levels))
+
+
+def span(low: float, high: float, zero: str) -> Range:
+    """A range whose middle is 0 where ``zero`` is "symmetric", the range itself where it is "affine"."""
+    most = max(abs(low), abs(high))
+    return (-most, most) if zero == "symmetric" else (low, high)
 
 
 def rounded(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -40,8 +46,10 @@ def percentile(values: np.ndarray, low: float, high: float) -> list[Range]:
 def mse(values: np.ndarray, low: float, high: float) -> list[Range]:
     """The shrunk range with the least mean squared error of the tensor itself (Banner et al. 2019,
     https://arxiv.org/abs/1810.05723, by search instead of a fitted distribution)."""
+    counts, edges = np.histogram(values[values != 0], BINS, (low, high))  # 0 is exact in every range
+    middles = (edges[:-1] + edges[1:]) / 2
     tried = [(low * share, high * share) for share in SHRINKS] + [(low, high * share) for share in SHRINKS]
-    return [min(tried, key=lambda pair: float(np.square(rounded(values, *pair) - values).mean()))]
+    return [min(tried, key=lambda pair: float(counts @ np.square(rounded(middles, *pair) - middles)))]
 
 
 def entropy(values: np.ndarray, low: float, high: float) -> list[Range]:
@@ -50,7 +58,7 @@ def entropy(values: np.ndarray, low: float, high: float) -> list[Range]:
     counts, edges = np.histogram(values[values != 0], BINS, (low, high))  # 0 is exact in every range
     zero = int(np.clip(np.searchsorted(edges, 0.0), 0, BINS))
     tried = []
-    for share in np.linspace(1.0, 0.1, 31):
+    for share in np.linspace(1.0, 0.1, 19):
         first, last = zero - int(np.ceil(zero * share)), zero + int(np.ceil((BINS - zero) * share))
         tried.append((divergence(counts, first, last), float(edges[first]), float(edges[last])))
     return [min(tried)[1:]]
@@ -81,9 +89,9 @@ METHODS: dict[str, Callable[[np.ndarray, float, float], list[Range]]] = {
 }
 
 
-def candidates(method: str, values: np.ndarray, low: float, high: float) -> list[Range]:
-    """The ranges to choose from; those of all methods where the choice is to be measured."""
+def candidates(method: str, values: np.ndarray, low: float, high: float, zero: str = "affine") -> list[Range]:
+    """The ranges to choose from; those of all methods where the choice is to be measured. ``zero``: see :func:`span`."""
     if not np.isfinite(values).all() or high <= low:
-        return [(low, high)]
+        return [span(low, high, zero)]
     names = METHODS if method == "measured" else (method,)
-    return [pair for name in names for pair in METHODS[name](values, low, high)]
+    return [span(*pair, zero) for name in names for pair in METHODS[name](values, low, high)]

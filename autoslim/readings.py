@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from autoslim.inputs import Inputs, call
+from autoslim.hooks import watched
+from autoslim.inputs import Inputs
 from autoslim.layers import CONVOLUTIONS
 from autoslim.resolving import join, patches
 
@@ -38,13 +38,7 @@ def visit(model: nn.Module, names: Collection[str], batches: Sequence[Inputs], a
         return hook
 
     modules = {name: module for name, module in model.named_modules() if name in names and readable(module)}
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in modules.items()]
-    try:
-        with torch.no_grad():
-            call(model, together(batches))
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched(model, [together(batches)], [module.register_forward_pre_hook(watch(name)) for name, module in modules.items()])
     return seen
 
 

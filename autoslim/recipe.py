@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from autoslim.errors import UserError
@@ -50,7 +51,7 @@ class Recipe:
     def techniques(self) -> set[str]:
         return {step.technique for step in self.steps}
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Sixteen hexadecimal digits of the canonical form: the name of the candidate everywhere."""
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
@@ -71,13 +72,15 @@ class Recipe:
             raise UserError(f"{source}: schema is {got!r}, allowed: {SCHEMA}; is this a recipe.yaml that AutoSlim wrote?")
         unknown = set(data) - {"schema", "techniques", "recovery", "metadata"}
         if unknown:
-            raise UserError(f"{source}: unknown key {sorted(unknown)[0]!r}, allowed: schema, techniques, recovery, metadata")
+            raise UserError(f"{source}: unknown key {sorted(unknown, key=str)[0]!r}, allowed: schema, techniques, recovery, metadata")
         if not isinstance(data.get("recovery") or {}, Mapping):
             raise UserError(f"{source}: recovery is {data['recovery']!r}, expected a mapping such as {{distill_steps: 60}}")
         techniques = data.get("techniques") or {}
         for name, units in techniques.items() if isinstance(techniques, Mapping) else [("techniques", techniques)]:
             if not isinstance(units, Mapping):
                 raise UserError(f"{source}: {name} is {units!r}, expected a mapping from unit to value")
+            if wrong := [word for word in (name, *units) if not isinstance(word, str)]:
+                raise UserError(f"{source}: {wrong[0]!r} is no name of a technique or unit; write names as text, such as '{wrong[0]}'")
         steps = [Step(technique, unit, value) for technique, units in techniques.items() for unit, value in units.items()]
         return Recipe.of(steps, data.get("recovery") or {})
 
@@ -116,7 +119,10 @@ def describe(recipe: Recipe) -> str:
         elif technique == "student":
             parts.append("student " + json.dumps(next(iter(values.values())), sort_keys=True))
         else:
-            plain = [v.get("share", v.get("threshold")) if isinstance(v, Mapping) else v for v in values.values()]
+            plain = [
+                v.get("share", v.get("threshold", v.get("keep", v.get("strength")))) if isinstance(v, Mapping) else v
+                for v in values.values()
+            ]
             numbers = [v for v in plain if isinstance(v, int | float)]
             span = (
                 f"{min(numbers):g}-{max(numbers):g}" if numbers and min(numbers) != max(numbers) else f"{numbers[0]:g}" if numbers else "?"

@@ -4,7 +4,8 @@ from typing import Any
 
 from autoslim import report, shipping, tables
 from autoslim.candidate import Candidate
-from autoslim.loop import Loop, remember, settle
+from autoslim.entries import Entries
+from autoslim.loop import Loop, settle
 from autoslim.study import Entry
 
 #: name in a trial's memo: the number of the trial whose file it made again
@@ -27,14 +28,14 @@ def remake(loop: Loop, prepared: Any) -> None:
             loop.executor.submit(candidate)
         loop.study.renew()
         for candidate, outcome in loop.executor.outcomes(1.0):
-            mine = next(entry for entry in loop.entries if entry.number == candidate.number)
+            mine = loop.entries.of(candidate.number)
             settle(loop, running.pop(candidate.number).number, prepared, outcome, mine.label, candidate.recipe, mine.point, mine.memo)
-    loop.entries = tables.superseded(loop.entries)
+    loop.entries = Entries(tables.superseded(loop.entries))
 
 
 def asked(loop: Loop, entry: Entry) -> Candidate:
     """A new trial of the same point; labelled as the old one, so that no rung stops it early."""
     recipe, memo = entry.outcome.recipe, {**entry.memo, REMAKES: entry.number}
     number = loop.study.ask(entry.point, recipe, entry.label, memo)
-    remember(loop, Entry(number, entry.point, entry.label, memo, recipe.key, None))
+    loop.entries.put(Entry(number, entry.point, entry.label, memo, recipe.key, None))
     return Candidate(number, entry.point, recipe, entry.label or "again")

@@ -4,6 +4,7 @@ First improvement: the neighbours of the best recipe so far are tried in turn, w
 becomes the new centre (Hoos and Stutzle 2004, Stochastic Local Search, 1.5).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from autoslim.budget import feasible
@@ -13,6 +14,8 @@ from autoslim.space import RECOVERY, Domain, SearchSpace
 
 #: distillation steps of the first repair that is tried
 LONG = 200
+#: what is broken of a recipe of which no file could be made: everything, and milder ways come first
+NO_FILE = {"max_drop": math.inf}
 
 
 def repair(
@@ -20,7 +23,7 @@ def repair(
 ) -> Iterator[tuple[Recipe, Outcome]]:
     """Each recipe that holds in the search's measure, with its outcome, in the order found; at most ``most`` recipes are evaluated.
 
-    ``broken``: {limit: measured / limit - 1} of ``recipe``; the caller stops when one holds in verification too.
+    ``broken``: {limit: measured / limit - 1} of ``recipe``, or NO_FILE; the caller stops when one holds in verification too.
     """
     seen, spent = {recipe.key}, 0
     best, worst = recipe, dict(broken)
@@ -49,6 +52,11 @@ def neighbours(space: SearchSpace, recipe: Recipe, broken: Mapping[str, float]) 
     lost = broken.get("max_drop", 0.0) > 0
     dear = any(amount > 0 for name, amount in broken.items() if name != "max_drop")
     ways = ([-1] if lost else []) + ([1] if dear else []) or [-1]
+    if broken == NO_FILE:
+        recipe = known(space, recipe)
+        if not recipe.steps:
+            return
+        yield recipe
     longer = recovered(recipe)
     if lost and longer is not None:
         yield longer
@@ -60,6 +68,12 @@ def neighbours(space: SearchSpace, recipe: Recipe, broken: Mapping[str, float]) 
         yield moved(recipe, domains, way)
         for domain in domains:
             yield moved(recipe, [domain], way)
+
+
+def known(space: SearchSpace, recipe: Recipe) -> Recipe:
+    """The recipe without decisions about units that the space does not know, such as layers that the model has no longer."""
+    places = {(domain.technique, unit) for domain in space.domains for unit in units(domain)}
+    return Recipe.of([step for step in recipe.steps if (step.technique, step.unit) in places], recipe.recovery)
 
 
 def recovered(recipe: Recipe) -> Recipe | None:

@@ -14,20 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoslim.inputs import Inputs, call
+from autoslim.hooks import watched
+from autoslim.inputs import Inputs
 from autoslim.structure import Axis
 
 #: positions per sample and layer that take part, and the ridge as a share of the mean squared input
 POSITIONS, RIDGE = 48, 0.01
 
 
-def solvable(module: nn.Module) -> bool:
-    """Plain linear layers and ungrouped one- and two-dimensional convolutions that pad with zeros or not at all."""
+def solvable(module: nn.Module, grouped: bool = False) -> bool:
+    """Plain linear layers and one- and two-dimensional convolutions that pad with zeros or not at all; ungrouped, unless ``grouped``."""
     if isinstance(module, nn.Linear):
         return type(module) is nn.Linear
     return (
         isinstance(module, nn.Conv1d | nn.Conv2d)
-        and module.groups == 1
+        and (grouped or module.groups == 1)
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
     )
@@ -44,15 +45,9 @@ def targets(model: nn.Module, batches: Sequence[Inputs], pause: Callable[[], Non
 
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if solvable(module)]
-    try:
-        with torch.no_grad():
-            for inputs in batches:
-                pause()
-                call(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched(
+        model, batches, [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if solvable(module)], pause
+    )
     return {name: torch.cat(rows) for name, rows in found.items() if len(rows) == len(batches)}
 
 
@@ -65,11 +60,14 @@ def resolve(
 ) -> None:
     """Solve the layers of ``model``, in place. ``wanted`` are :func:`targets` of the original on the same ``batches``;
     ``kept`` says which of a layer's outputs are left. All batches go through as one, so they must fit in memory together."""
-    joined = join(batches)
+    joined, solved = join(batches), set()
 
     def solver(name: str) -> Any:
         def hook(module: nn.Module, args: tuple) -> None:
             pause()
+            if name in solved:  # a shared layer is solved where it runs first
+                return
+            solved.add(name)
             goal = wanted[name]
             columns = kept.get((name, "out"))
             solve(name, module, args[0], goal if columns is None else goal[:, columns])
@@ -77,38 +75,46 @@ def resolve(
         return hook
 
     handles = [
-        module.register_forward_pre_hook(solver(name)) for name, module in model.named_modules() if name in wanted and solvable(module)
+        module.register_forward_pre_hook(solver(name))
+        for name, module in model.named_modules()
+        if name in wanted and solvable(module, True)
     ]
-    try:
-        with torch.no_grad():
-            call(model, joined)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched(model, [joined], handles)
 
 
 def solve(name: str, module: nn.Module, x: Tensor, goal: Tensor) -> None:
-    """Change ``module``'s weight (and bias) by the ridge solution D of goal = patches (W + D), small D preferred. Sums run in the model's own
-    precision, the system is solved in double precision; the ridge keeps its condition far below what single precision resolves."""
+    """Change ``module``'s weight (and bias) by the ridge solution D of goal = patches (W + D), small D preferred; each group of a grouped
+    convolution by itself. Sums run in the model's own precision, the system is solved in double precision; the ridge keeps its condition
+    far below what single precision resolves."""
     rows = patches(name, module, x)
-    out = module.weight.shape[0]
-    if len(rows) != len(goal) or goal.shape[1] != out:
+    groups, weight = getattr(module, "groups", 1), module.weight.detach().flatten(1)
+    if len(rows) != len(goal) or goal.shape[1] != len(weight):
         return
-    missing = goal - rows @ module.weight.detach().flatten(1).t()
-    if module.bias is not None:
-        missing = missing - module.bias.detach()
+    bias = None if module.bias is None else module.bias.detach()
+    parts = zip(rows.chunk(groups, 1), goal.chunk(groups, 1), weight.chunk(groups), strict=True)
+    biases = [None] * groups if bias is None else bias.chunk(groups)
+    found = [change_of(read, want, own, shift) for (read, want, own), shift in zip(parts, biases, strict=True)]
+    if any(change is None for change in found):
+        return
+    change = torch.cat(found, 1)  # (inputs of a group * kernel, and 1 for a bias; outputs)
+    if bias is not None:
+        module.bias.data += change[-1].to(bias.dtype)
+        change = change[:-1]
+    module.weight.data += change.t().reshape(module.weight.shape).to(module.weight.dtype)
+
+
+def change_of(rows: Tensor, goal: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """(inputs, and 1 for a bias; outputs): the ridge solution D of goal = rows (weight + D); None where the system is singular."""
+    missing = goal - rows @ weight.t()
+    if bias is not None:
+        missing = missing - bias
         rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
     gram = (rows.t() @ rows).double()
     ridge = RIDGE * gram.diagonal().mean().clamp_min(1e-12)
     gram.diagonal().add_(ridge)
     factor, failed = torch.linalg.cholesky_ex(gram)
     change = torch.cholesky_solve((rows.t() @ missing).double(), factor)
-    if failed or not bool(torch.isfinite(change).all()):
-        return
-    if module.bias is not None:
-        module.bias.data += change[-1].to(module.bias.dtype)
-        change = change[:-1]
-    module.weight.data += change.t().reshape(module.weight.shape).to(module.weight.dtype)
+    return None if failed or not bool(torch.isfinite(change).all()) else change
 
 
 def join(batches: Sequence[Inputs]) -> Inputs:

@@ -40,7 +40,7 @@ class Template:
         """The graph of ``model``, a compressed form of the original with its batch norms folded; None where this cannot say it."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
-        modules = dict(model.named_modules())
+        modules = dict(model.named_modules(remove_duplicate=False))
         skipped = [name for name, module in modules.items() if isinstance(module, Skip)]
         chains = {name: module for name, module in modules.items() if isinstance(module, nn.Sequential) and name in self._layers}
         state = model.state_dict()
@@ -199,6 +199,7 @@ def initializer(name: str, value: Tensor) -> onnx.TensorProto:
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: int) -> None:
+    """Give a node an integer attribute, in the place of one that it has."""
     for attribute in node.attribute:
         if attribute.name == name:
             attribute.i = value

@@ -11,15 +11,16 @@ STEPS, RATE, PRESSURE, STRETCH = 400, 0.02, 0.01, (-0.1, 1.1)
 
 
 def bounds(bits: int) -> tuple[int, int]:
-    """Least and greatest integer: symmetric for bytes, since kernels multiply them; all sixteen values for four bits."""
-    return (-127, 127) if bits == 8 else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    """Least and greatest integer: symmetric from bytes on, since kernels multiply them; all sixteen values for four bits."""
+    top = (1 << (bits - 1)) - 1
+    return (-top, top) if bits >= 8 else (-top - 1, top)
 
 
 def scales_of(weight: np.ndarray, bits: int, block: int, importance: np.ndarray | None = None, signed: bool = False) -> np.ndarray:
     """(outputs, blocks) steps of a weight (outputs, inputs), one for each ``block`` inputs.
 
-    Eight bits: the largest value. Fewer: of several shrunk ranges the one with the least squared error, each input weighted with
-    its ``importance`` E[x^2] (inputs,). ``signed`` steps may be negative, so that the extreme value gets the extra negative level.
+    Eight bits: the largest value. Fewer: of several shrunk ranges, and of those in which the largest value is another level, the one with
+    the least squared error, each input weighted with its ``importance`` E[x^2] (inputs,). ``signed`` steps may be negative, so that the extreme value gets the extra negative level.
     """
     low, high = bounds(bits)
     parts = weight.reshape(len(weight), -1, block).astype(np.float64)
@@ -30,7 +31,8 @@ def scales_of(weight: np.ndarray, bits: int, block: int, importance: np.ndarray 
     extreme = np.take_along_axis(parts, np.abs(parts).argmax(-1)[..., None], -1)[..., 0]
     best, least = None, None
     tops = [top / high, extreme / low] if signed else [top / high]
-    for candidate in [settled(one * share) for one in tops for share in SHRINKS]:
+    learnt = [top / level for level in range(1, high)]  # where weights lie on levels already, of which the outermost may be empty
+    for candidate in [settled(one) for one in [*(one * share for one in tops for share in SHRINKS), *learnt]]:
         step = candidate[..., None]
         error = (care * np.square(np.clip(np.rint(parts / step), low, high) * step - parts)).sum(-1)
         if best is None:
@@ -50,7 +52,7 @@ def settled(scales: np.ndarray) -> np.ndarray:
 def nearest(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
     """(outputs, inputs) integers."""
     low, high = bounds(bits)
-    return np.clip(np.rint(weight / spread(scales, weight.shape[1])), low, high).astype(np.int8)
+    return np.clip(np.rint(weight / spread(scales, weight.shape[1])), low, high).astype(np.int8 if bits <= 8 else np.int16)
 
 
 def spread(scales: np.ndarray, inputs: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """One candidate's way up the rungs, the cheapest first: predicted, timed, quick, full (see evaluator.py for what each costs)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +40,7 @@ class Climb:
             return end
         notes = self.shipped(draft, lessons, held, calibration)
         with self.clock("score"):
-            score = self.ev.score(self.path, self.ev.untouched_file(), self.candidate if self.early else None)
+            score = self.ev.score(self.path, self.ev.untouched_file(), self.candidate if self.early and not self.candidate.whole else None)
             gap = self.ev.gap(self.path)
         self.values["size_bytes"] = Value(self.path.stat().st_size)
         self.values["metric"] = self.ev.metric_value(score)
@@ -94,6 +95,9 @@ class Climb:
         ev, base = self.ev, self.ev.base(self.recipe)
         notes: list[str] = []
         if not base.is_file():
+            draft.initial = ev.task.initial
+            with self.clock("pool"):
+                pool = ev.pool(self.recipe.recovery)
             with self.clock("recover"):
                 notes = recover(
                     draft,
@@ -105,6 +109,8 @@ class Climb:
                     known=ev.reference,
                     pause=ev.machine.pause,
                     seed=ev.job.seed,
+                    pool=pool,
+                    trunk=ev.trunk(self.recipe),
                 )
         with self.clock("export"):
             if not base.is_file():
@@ -113,17 +119,17 @@ class Climb:
         return notes
 
     def hopeless(self, score: Score) -> Rejected:
-        """The end of a candidate whose drop on a part of the data is already beyond doubt too large."""
+        """The end of a candidate whose drop on a part of the data is already beyond doubt too large; metric and drop are those of that part."""
         remove(self.folder)
         found = self.ev.measurement(self.values, score)
-        return Rejected("quick", found, self.ev.violations(found), self.recipe, self.clock.seconds)
+        whole = self.ev.prepared.untouched
+        alike = replace(whole, values={**whole.values, "metric": Value(next(iter(self.ev.part_base.values.values())))})
+        return Rejected("quick", found, self.ev.violations(found, alike), self.recipe, self.clock.seconds)
 
     def measure(self) -> None:
-        """Latency, and memory where it is asked for."""
+        """Latency; memory and energy where they are asked for."""
         with self.clock("time"):
-            self.values |= self.ev.time(self.path, self.ev.untouched_file())
-            if self.ev.needs_memory():
-                self.values["peak_memory_bytes"] = Value(self.ev.memory.measure(self.path))
+            self.values |= self.ev.measured(self.path, self.ev.untouched_file())
 
     def broken(self, rung: str, values: Mapping[str, Value]) -> Rejected | None:
         """A Rejected if a limit is already broken by what is known."""

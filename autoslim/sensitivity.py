@@ -5,54 +5,88 @@ outputs on held-out inputs, with the layers that lost inputs solved anew, as a c
 integer file. Choices between two measured ones are interpolated, since neighbours are alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from autoslim import resolving
 from autoslim.effects import hopeless
 from autoslim.engine import Draft, compress
 from autoslim.formats import is_integer
+from autoslim.inputs import batch_size, call, rows
 from autoslim.layers import trace
+from autoslim.prediction import layer_bytes
 from autoslim.recipe import Recipe, Step
-from autoslim.recovery import gap, judge
+from autoslim.recovery import Lesson, gap
 
 if TYPE_CHECKING:
     from autoslim.evaluator import Evaluator
 
 #: batches that a loss is judged on, and that integer ranges are taken from: enough to rank choices
 BATCHES, CALIBRATION = 4, 2
-#: share of a profile's time that must belong to layers, else their times are told by MACs
-NAMED = 0.2
+#: samples of a piece that tells how sure a loss is, and draws of the bootstrap
+PIECE, RESAMPLES = 8, 200
 
 
 def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dict[str, Any]:
-    """One item: {"domain", "choice", "loss" or None, "macs", "params": {layer: value}, "integer": [layers]}."""
+    """One item: {"domain", "choice", "loss" or None, "macs", "params": {layer: value}, "integer": [layers], "bytes": {layer with bits: bytes}}."""
     told = next(one for one in evaluator.prepared.space.domains if one.name == domain)
     recipe = Recipe.of([Step(told.technique, unit, value) for unit, value in told.effects[choice]])
     lessons, held, calibration = evaluator.learning_data()
     with evaluator.machine.working():
         try:
-            draft = compress(
-                evaluator.model,
-                recipe,
-                calibration,
-                structure=evaluator.prepared.structure,
-                moments=evaluator.moments(calibration),
-                students=evaluator.task.students(evaluator.model),
-            )
-            found = {"loss": loss_of(evaluator, draft, held[:BATCHES]) if loss else None, **work_of(evaluator, draft)}
+            draft = compressed(evaluator, recipe, calibration)
+            known = loss_of(evaluator, draft, held[:BATCHES]) if loss else None
+            found = {"loss": known and known.mean, "spread": known and known.standard_error, **work_of(evaluator, draft)}
         except Exception as error:  # a stranger's model: whatever it raises, the choice cannot be made
             return hopeless({"domain": domain, "choice": choice}, str(error))
     return {"domain": domain, "choice": choice, **found}
 
 
-def loss_of(evaluator: "Evaluator", draft: Draft, held: Sequence) -> float:
+@dataclass(frozen=True)
+class Judged:
+    """Of held-out batches the ``gaps``, and those of their ``pieces``, which tell how sure their mean is."""
+
+    gaps: list[float]
+    pieces: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Infinite where it is not a number."""
+        mean = sum(self.gaps) / max(len(self.gaps), 1)
+        return mean if mean == mean else float("inf")
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean, by the bootstrap (Efron 1979) over the pieces; None where there are fewer than two or one is not a number."""
+        values = np.asarray(self.pieces, dtype=float)
+        if len(values) < 2 or not np.isfinite(values).all():
+            return None
+        drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+        return float(values[drawn].mean(1).std())
+
+
+def judged(run: Callable[[Any], Any], held: Sequence[Lesson], pause: Callable[[], None]) -> Judged:
+    """The gaps between what ``run`` gives and the original's outputs."""
+    found = Judged([], [])
+    with torch.no_grad():
+        for lesson in held:
+            pause()
+            outputs, size = run(lesson.inputs), batch_size(lesson.inputs)
+            found.gaps.append(float(gap(outputs, lesson.outputs)))
+            cuts = [(rows(outputs, i, i + PIECE, size), rows(lesson.outputs, i, i + PIECE, size)) for i in range(0, size, PIECE)]
+            found.pieces.extend(float(gap(mine, other)) for mine, other in cuts)
+    return found
+
+
+def loss_of(evaluator: "Evaluator", draft: Draft, held: Sequence[Lesson]) -> Judged:
     """The gap that one choice leaves."""
     pause = evaluator.machine.pause
-    if draft.bits:
+    if draft.bits and not draft.masks:  # weights that learnt their levels are not those of the untouched file
         return file_gap(evaluator, draft, held)
     if draft.kept or draft.replaced:
         known = evaluator.reference
@@ -60,22 +94,22 @@ def loss_of(evaluator: "Evaluator", draft: Draft, held: Sequence) -> float:
         goals = {name: goal for name, goal in known.targets.items() if name not in draft.masks and (not reads or name in reads)}
         if "" not in draft.replaced:
             resolving.resolve(draft.model, goals, draft.kept, known.batches, pause)
-    return judge(draft.model, held, pause)
+    return judged(lambda inputs: call(draft.model, inputs), held, pause)
 
 
-def file_gap(evaluator: "Evaluator", draft: Draft, held: Sequence) -> float:
+def file_gap(evaluator: "Evaluator", draft: Draft, held: Sequence[Lesson]) -> Judged:
     """The gap of the shipped file of a draft."""
     folder = evaluator.out / "tables"
     path = folder / f"{abs(hash(tuple(sorted(draft.bits))))}{evaluator.runtime.suffix}"
     try:
         calibration = evaluator.learning_data()[2][:CALIBRATION]
         evaluator.runtime.finish(draft, evaluator.untouched_file(), calibration, path)
-        return gap_of_file(evaluator, path, held)
+        return judged(evaluator.runtime.open(path, evaluator.job.work_threads).run, held, evaluator.machine.pause)
     finally:
         path.unlink(missing_ok=True)
 
 
-def gap_of_file(evaluator: "Evaluator", path: Path, held: Sequence) -> float:
+def gap_of_file(evaluator: "Evaluator", path: Path, held: Sequence[Lesson]) -> float:
     """Mean gap between a file's outputs and the original's on batches of lessons."""
     session = evaluator.runtime.open(path, evaluator.job.work_threads)
     total = 0.0
@@ -94,40 +128,17 @@ def work_of(evaluator: "Evaluator", draft: Draft) -> dict[str, Any]:
     for name in evaluator.prepared.structure.layers:
         own = [layer for other, layer in now.items() if other == name or other.startswith(name + ".")]
         macs[name], params[name] = float(sum(layer.macs for layer in own)), float(sum(layer.params for layer in own))
-    return {"macs": macs, "params": params, "integer": sorted(layer for layer, bits in draft.bits.items() if is_integer(bits))}
+    integer = sorted(layer for layer, bits in draft.bits.items() if is_integer(bits))
+    return {"macs": macs, "params": params, "integer": integer, "bytes": layer_bytes(draft) if draft.bits else {}}
 
 
-def times(evaluator: "Evaluator") -> dict[str, Any]:
-    """{"float", "integer": {layer: ms}, "latency": ms}: each layer's kernels in the untouched file and in one with all layers integer;
-    by MACs where the runtime has no profiler, or its profile does not know the layers."""
-    structure, path = evaluator.prepared.structure, evaluator.untouched_file()
-    latency = evaluator.prepared.untouched.get("latency_ms")
-    known = profile(evaluator, path) if hasattr(evaluator.runtime, "profile") else {}
-    if sum(ms for name, ms in known.items() if name) < NAMED * sum(known.values()) or not known:
-        whole = max(structure.macs, 1)
-        return {
-            "float": {name: latency * layer.macs / whole for name, layer in structure.layers.items()},
-            "integer": {},
-            "latency": latency,
-        }
-    found = {"float": known, "integer": {}, "latency": latency}
-    recipe = evaluator.prepared.space.decode(evaluator.prepared.space.uniform(bits=10_000))
-    layers = {step.unit: 8 for step in recipe.steps if step.technique == "bits" and step.value == 8}
-    if layers:
-        draft = Draft(evaluator.model, structure, evaluator.example, bits=layers)
-        whole = evaluator.out / "tables" / f"integer{evaluator.runtime.suffix}"
-        evaluator.runtime.finish(draft, path, evaluator.learning_data()[2], whole)
-        found["integer"] = {name: ms for name, ms in profile(evaluator, whole).items() if name in layers}
-        whole.unlink()
-    return found
-
-
-def profile(evaluator: "Evaluator", path: Path) -> dict[str, float]:
-    """{layer or "": ms} of a file's kernels, timed alone on this machine."""
-    with evaluator.machine.alone():
-        rows = evaluator.runtime.profile(path, evaluator.task.latency_input, evaluator.job.threads)
-    found: dict[str, float] = {}
-    for row in rows:
-        name = row["layer"] if row["layer"] in evaluator.prepared.structure.layers else ""
-        found[name] = found.get(name, 0.0) + row["ms"]
-    return found
+def compressed(evaluator: "Evaluator", recipe: Recipe, calibration: Sequence[Any]) -> Draft:
+    """A recipe's draft, before any recovery."""
+    return compress(
+        evaluator.model,
+        recipe,
+        calibration,
+        structure=evaluator.prepared.structure,
+        moments=evaluator.moments(calibration),
+        students=evaluator.task.students(evaluator.model),
+    )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,17 @@ class Shared:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    @property
+    def beat(self) -> Callable[[], None]:
+        """What the executor calls now and then while it waits; given to the cache, it is the executor's."""
+        return self._inner.beat
+
+    @beat.setter
+    def beat(self, value: Callable[[], None]) -> None:
+        self._inner.beat = value
+
     def prepare(self) -> Any:
+        """As the executor; what it returns says whose results are alike."""
         self._prepared = self._inner.prepare()
         return self._prepared
 
@@ -49,6 +59,7 @@ class Shared:
             self._ready.append((candidate, known))
 
     def outcomes(self, seconds: float) -> Iterator[tuple[Candidate, Outcome]]:
+        """What the cache knew at once, else what ended within ``seconds``, which the cache keeps."""
         if self._ready:
             ready, self._ready = self._ready, []
             yield from ready
@@ -67,26 +78,30 @@ class Shared:
             "untouched": self._prepared.untouched_sha256,
             "facts": {name: facts.get(name) for name in SAME},
             "memory": "peak_memory_bytes" in self._job.objectives or "memory_mb" in self._job.budget.limits,
+            **({"energy": True} if "energy_mj" in self._job.objectives else {}),
         }
         digest = hashlib.sha256(json.dumps(alike, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return self._root / digest / key
 
     def _keep(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Store a whole measurement and its file; the folder appears with both or not at all."""
+        """Store a whole measurement and its file; the folder appears with both or not at all. A cache that cannot be written to, such as a full
+        disk, is told and ends no search."""
         if not isinstance(outcome, Done):
             return
         target, source = self._folder(candidate.recipe.key), Path(self._job.out) / outcome.model_file
         if target.exists() or not source.is_file():
             return
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, partial / source.name)
         record = pack(outcome, {"key": candidate.recipe.key, "recipe": candidate.recipe.as_dict()}, None)
-        (partial / "outcome.json").write_text(json.dumps(record), encoding="utf-8")
         try:
+            partial.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, partial / source.name)
+            (partial / "outcome.json").write_text(json.dumps(record), encoding="utf-8")
             partial.rename(target)
-        except OSError:  # another study was faster
+        except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if not target.exists():  # else another study was faster
+                self._inner.say(f"--cache {self._root}: candidate {candidate.number} is not kept ({error.strerror or error})")
 
     def _look(self, candidate: Candidate) -> Done | None:
         """A stored result with its file in place, or None; a file that is not what its hash says is no result."""

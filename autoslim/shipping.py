@@ -15,7 +15,7 @@ from autoslim.recipe import describe, to_yaml
 from autoslim.study import Entry, Study
 
 #: how many rounds of timing a verified file gets, spread over the whole verification; fewer where a file's ratio is known well
-PASSES, ENOUGH_PASSES = 6, 4
+PASSES, ENOUGH_PASSES = 5, 4
 #: what is verified, and how often it is timed, however late it is
 FEWEST_FILES, FEWEST_PASSES = 4, 2
 
@@ -43,7 +43,7 @@ def verify(
     worker = worker or Worker(out / "worker.log")
     try:
         worker.ask("verifier", job)
-        for entry in chosen:
+        for entry in chosen if until is None else by_worth(chosen, context):
             row = known.get(entry.outcome.sha256) if (out / model_place(entry)).is_file() else None
             if row is None and len(rows) >= FEWEST_FILES and until is not None and time.monotonic() > until:
                 say(f"{entry.key} is not verified: the time is used up")
@@ -63,6 +63,8 @@ def verify(
         time_again(worker, study, out, fresh, str(out / model_place(untouched)), say, until)
     finally:
         worker.kill()
+    places = {entry.outcome.sha256: place for place, entry in enumerate(chosen)}
+    rows.sort(key=lambda row: places[row["sha256"]])
     study.set_fact("verified", rows)
     return rows
 
@@ -118,6 +120,28 @@ def to_verify(entries: Sequence[Entry], context: Mapping[str, Any], most: int) -
     return chosen
 
 
+def by_worth(chosen: Sequence[Entry], context: Mapping[str, Any]) -> list[Entry]:
+    """The entries in the order in which they are worth verifying where the time may not suffice for all: the untouched model, then
+    worthiest_first; rivals from the FEWEST_FILES-th place on."""
+    rivals = [entry for entry in chosen if entry.label != "untouched" and tables.is_rival(entry)]
+    found = [entry for entry in chosen if entry.label == "untouched"]
+    found += worthiest_first([entry for entry in chosen if entry not in (*found, *rivals)], context)
+    return [*found[: FEWEST_FILES - 1], *rivals, *found[FEWEST_FILES - 1 :]]
+
+
+def worthiest_first(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[Entry]:
+    """The entries in such an order that each adds most hypervolume to those before it; of equal ones the first stays first."""
+
+    def volume(some: Sequence[Entry]) -> float:
+        found = [entry.outcome.measurement for entry in some]
+        return tables.hypervolume(found, context["untouched"], context["objectives"], context["metric_direction"])
+
+    left, ordered = list(entries), []
+    while left:
+        ordered.append(left.pop(max(range(len(left)), key=lambda place: volume([*ordered, left[place]]))))
+    return ordered
+
+
 def has_file(out: Path, entry: Entry) -> bool:
     """Whether an entry's file is still there, among the candidates or in its place; entries without a file count as there."""
     if not isinstance(entry.outcome, Done):
@@ -133,7 +157,7 @@ def model_place(entry: Entry) -> str:
 
 
 def place(out: Path, entry: Entry, context: Mapping[str, Any]) -> None:
-    """Move a candidate's file to its place among the shipped models."""
+    """Move a candidate's file to its place among the shipped models. Raises AutoSlimError where it is gone."""
     source, target = out / entry.outcome.model_file, out / model_place(entry)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not source.is_file() and not target.is_file():

@@ -10,6 +10,8 @@ from autoslim.candidate import Point
 from autoslim.recipe import Recipe, Step
 
 RECOVERY = "recovery"
+#: labels of the trivial rivals; that of channels goes on with the share that stays
+INT8, CHANNELS = "uniform-int8", "uniform-channels"
 #: how units may be tied into one decision: each alone, by parent module, by stage of the network, all together
 TIES = ("none", "block", "stage", "all")
 #: techniques whose last value makes a model smaller and faster whatever the others do
@@ -56,6 +58,7 @@ class SearchSpace:
                 steps += [Step(domain.technique, unit, value) for unit, value in domain.effects[index]]
         gone = [step.unit for step in steps if step.technique == "depth"]
         steps = [step for step in steps if step.technique == "depth" or not any(step.unit.startswith(block + ".") for block in gone)]
+        steps = together(steps)
         changed = {step.technique for step in steps} - {"bits"}
         return Recipe.of(steps, recovery if changed else {})
 
@@ -98,7 +101,7 @@ class SearchSpace:
         found: dict[str, dict[str, Any]] = {}
         widths = next((domain.choices for domain in self.domains if domain.technique == "bits" and 8 in domain.choices), None)
         if widths is not None:
-            found["uniform-int8"] = self.uniform(bits=widths.index(8))
+            found[INT8] = self.uniform(bits=widths.index(8))
         values = next(
             (
                 domain.choices
@@ -108,7 +111,7 @@ class SearchSpace:
             (),
         )
         for position in range(1, min(3, len(values))):
-            found[f"uniform-channels-{values[position]}"] = self.uniform(channels=position)
+            found[f"{CHANNELS}-{values[position]}"] = self.uniform(channels=position)
         return found
 
     @property
@@ -122,8 +125,34 @@ class SearchSpace:
             yield {domain.name: choice for domain, choice in zip(self.domains, choices, strict=True)}
 
 
+def parent(name: str) -> str:
+    """The module that a unit stands in; its own name at the top of the tree."""
+    return name.rpartition(".")[0] or name
+
+
+def stage(name: str) -> str:
+    """The first numbered place of the module tree: stages.1.0.conv1 -> stages.1, layer2.0.conv1 -> layer2."""
+    words = name.split(".")
+    for index, word in enumerate(words):
+        if any(character.isdigit() for character in word):
+            return ".".join(words[: index + 1])
+    return words[0]
+
+
 def _product(numbers: Any) -> int:
     total = 1
     for number in numbers:
         total *= number
     return total
+
+
+def together(steps: list[Step]) -> list[Step]:
+    """The steps, with what several domains decide about one unit, a mapping each, in one mapping; other doubles are left as they are."""
+    found: list[Step] = []
+    for step in steps:
+        place = next((i for i, known in enumerate(found) if known == step), None)
+        if place is not None and isinstance(found[place].value, Mapping) and isinstance(step.value, Mapping):
+            found[place] = Step(step.technique, step.unit, {**found[place].value, **step.value})
+        else:
+            found.append(step)
+    return found

@@ -23,13 +23,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoslim.candidate import Done, Failed, Outcome, Point, Rejected
 from autoslim.errors import StudyInUse, UserError
 from autoslim.metrics import Direction, Measurement
+from autoslim.places import writable_folder
 from autoslim.recipe import Recipe
 from autoslim.space import SearchSpace
-from autoslim.storage import backend, repair
+from autoslim.storage import TWICE, backend, gathered, legible, mend, refuse_missing
 
 LEASE_SECONDS = 120.0
 FAILED = "failed"
+#: characters of one attribute, quoted and escaped at most twice that; of longer facts the name says how many parts there are
+LONGEST, PART, PARTS, TURN = 30_000, "#part", "parts", "turn"
 RECORD, LABEL, MEMO, VIOLATIONS = "autoslim", "label", "memo", "violations"
+#: number of an entry that is no trial: a rival outside of the search space
+NO_TRIAL = -1
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Study:
     def __init__(self, study: optuna.Study, lease: "Lease | None") -> None:
         self._study, self._lease = study, lease
         self._distributions: dict[str, BaseDistribution] = {}
-        self._running: dict[int, optuna.Trial] = {}
-        self._records: dict[int, dict[str, Any]] = {}
+        self._running: dict[int, tuple[optuna.Trial, Mapping[str, Any]]] = {}
+        self._next: int | None = None
 
     @staticmethod
     def open(folder: Path, name: str, directions: Sequence[Direction], storage: str | None = None, lease: "Lease | None" = None) -> "Study":
@@ -77,12 +82,12 @@ class Study:
         quiet()
         lease = lease or Lease(folder)
         try:
-            if storage is None:
-                repair(folder / "study.journal")
+            mend(folder, storage)
             wanted = ["minimize" if direction == "min" else "maximize" for direction in directions]
-            opened = optuna.create_study(
-                storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=_Silent()
-            )
+            with legible(folder, storage):
+                opened = optuna.create_study(
+                    storage=backend(folder, storage), study_name=name, load_if_exists=True, directions=wanted, sampler=_Silent()
+                )
             found = [direction.name.lower() for direction in opened.directions]
             if found != wanted:
                 raise UserError(
@@ -102,10 +107,14 @@ class Study:
         quiet()
         if storage is None and not (folder / "study.journal").is_file():
             raise UserError(f"{folder}: no study here (no study.journal); a study's folder is what `autoslim search --out` wrote")
-        where = backend(folder, storage)
-        names = optuna.get_all_study_names(where)
+        refuse_missing(storage)
+        with legible(folder, storage):
+            where = backend(folder, storage)
+            names = optuna.get_all_study_names(where)
         if not names:
             raise UserError(f"{folder}: the storage holds no study")
+        if name is not None and name not in names:
+            raise UserError(f"--study-name: got {name!r}, allowed: {', '.join(names)}")
         return Study(optuna.load_study(study_name=name or names[0], storage=where), None)
 
     def close(self) -> None:
@@ -116,13 +125,23 @@ class Study:
 
     def fact(self, name: str) -> Any:
         """A value stored with :meth:`set_fact`, or None."""
-        return self._study.user_attrs.get(name)
+        return joined(name, self._study.user_attrs)
 
     def facts(self) -> dict[str, Any]:
         """Everything that was stored with :meth:`set_fact`, as a copy."""
-        return self._study.user_attrs
+        attrs = self._study.user_attrs
+        return {name: joined(name, attrs) for name in attrs if PART not in name}
 
     def set_fact(self, name: str, value: Any) -> None:
+        """Store plain data; what is longer than a TEXT of MySQL in parts, the new ones beside the old until all are there."""
+        text = json.dumps(value)
+        if len(text) > LONGEST:
+            old = self._study.user_attrs.get(name)
+            turn = 1 - old[TURN] if is_parted(old) else 0
+            parts = [text[start : start + LONGEST] for start in range(0, len(text), LONGEST)]
+            for number, part in enumerate(parts):
+                self._study.set_user_attr(f"{name}{PART}{turn}.{number}", part)
+            value = {PARTS: len(parts), TURN: turn}
         self._study.set_user_attr(name, value)
 
     @property
@@ -154,9 +173,12 @@ class Study:
         attrs |= ({LABEL: label} if label else {}) | ({MEMO: dict(memo)} if memo else {})
         params = {name: point[name] for name in self._distributions}
         # in one piece: asking and then setting each parameter would cost one write of the storage for each of them
-        self._study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self._distributions, user_attrs=attrs))
-        trial = optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[-1]._trial_id)
-        self._running[trial.number] = trial
+        made = create_trial(state=TrialState.RUNNING, params=params, distributions=self._distributions, user_attrs=attrs)
+        # as optuna.Study.add_trial does, but for the number, which that keeps to itself and a list of all trials would tell
+        with gathered(self._study._storage, sync=False):  # a power cut takes what is under way with it, on record or not
+            trial = optuna.Trial(self._study, self._study._storage.create_new_trial(self._study._study_id, template_trial=made))
+        self._running[trial.number] = trial, attrs[RECORD]
+        self._next = trial.number + 1
         self.renew()
         return trial.number
 
@@ -167,33 +189,48 @@ class Study:
 
     def next_number(self) -> int:
         """The number that the next trial will have."""
-        return len(self._study.get_trials(deepcopy=False))
+        if self._next is None:
+            self._next = len(self._study.get_trials(deepcopy=False))
+        return self._next
 
     def tell(
         self, number: int, outcome: Outcome, constraints: Sequence[str], objectives: Sequence[str], cached_from: int | None = None
     ) -> None:
         """Record how a trial ended; every constraint is set on every trial, since Optuna takes a missing one for satisfied."""
-        trial = self._running.pop(number)
-        trial.set_user_attr(RECORD, pack(outcome, trial.user_attrs[RECORD], cached_from))
+        trial, record = self._running.pop(number)
         violations = {} if isinstance(outcome, Failed) else outcome.violations
-        if violations:
-            trial.set_user_attr(VIOLATIONS, dict(violations))  # optuna-dashboard does not show constraints
-        for name in constraints:
-            # a limit that was not reached yet is neither kept nor broken: 0 says "not known to be broken"
-            trial.set_constraint(name, float(violations.get(name, 0.0)))
-        trial.set_constraint(FAILED, 1.0 if isinstance(outcome, Failed) else 0.0)
-        if isinstance(outcome, Done):
-            self._study.tell(trial, [outcome.measurement.get(name) for name in objectives])
-        else:
-            self._study.tell(trial, state=TrialState.FAIL if isinstance(outcome, Failed) else TrialState.PRUNED)
+        with gathered(self._study._storage, sync=True):
+            trial.set_user_attr(RECORD, pack(outcome, record, cached_from))
+            if violations:
+                trial.set_user_attr(VIOLATIONS, dict(violations))  # optuna-dashboard does not show constraints
+            for name in constraints:
+                # a limit that was not reached yet is neither kept nor broken: 0 says "not known to be broken"
+                trial.set_constraint(name, float(violations.get(name, 0.0)))
+            trial.set_constraint(FAILED, 1.0 if isinstance(outcome, Failed) else 0.0)
+            if isinstance(outcome, Done):
+                self._study.tell(trial, [outcome.measurement.get(name) for name in objectives])
+            else:
+                self._study.tell(trial, state=TrialState.FAIL if isinstance(outcome, Failed) else TrialState.PRUNED)
 
     def entries(self) -> list[Entry]:
         """Everything that was asked, in order."""
-        return [unpack(trial) for trial in self._study.get_trials(deepcopy=False)]
+        return [unpack(trial) for trial in self._study.get_trials(deepcopy=False) if TWICE not in trial.user_attrs]
 
     def _close_stale(self) -> None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             self._study.tell(trial.number, state=TrialState.FAIL)
+
+
+def is_parted(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {PARTS, TURN}
+
+
+def joined(name: str, attrs: Mapping[str, Any]) -> Any:
+    """A fact as it was stored, or None."""
+    value = attrs.get(name)
+    if not is_parted(value):
+        return value
+    return json.loads("".join(attrs[f"{name}{PART}{value[TURN]}.{number}"] for number in range(value[PARTS])))
 
 
 def quiet() -> None:
@@ -215,23 +252,23 @@ def pack(outcome: Outcome, record: Mapping[str, Any], cached_from: int | None) -
     return data | {"model_file": outcome.model_file, "sha256": outcome.sha256, "notes": list(outcome.notes)}
 
 
+def outcome_of(record: Mapping[str, Any]) -> Outcome | None:
+    """The inverse of :func:`pack`; None for a record without an end."""
+    if "end" not in record:
+        return None
+    if record["end"] == "failed":
+        return Failed(record["reason"], record["detail"], record["seconds"])
+    recipe, found = Recipe.from_dict(record["recipe"]), Measurement.from_dict(record["measurement"])
+    if record["end"] == "rejected":
+        return Rejected(record["rung"], found, record["violations"], recipe, record["seconds"])
+    return Done(found, record["violations"], record["model_file"], record["sha256"], recipe, record["seconds"], tuple(record["notes"]))
+
+
 def unpack(trial: FrozenTrial) -> Entry:
-    """The inverse of :func:`pack` for a whole trial."""
+    """A whole trial as an entry."""
     record = trial.user_attrs.get(RECORD, {})
-    outcome: Outcome | None = None
-    if "end" in record:
-        recipe = Recipe.from_dict(record["recipe"])
-        if record["end"] == "failed":
-            outcome = Failed(record["reason"], record["detail"], record["seconds"])
-        else:
-            found = Measurement.from_dict(record["measurement"])
-            if record["end"] == "rejected":
-                outcome = Rejected(record["rung"], found, record["violations"], recipe, record["seconds"])
-            else:
-                outcome = Done(
-                    found, record["violations"], record["model_file"], record["sha256"], recipe, record["seconds"], tuple(record["notes"])
-                )
-    elif trial.state.is_finished():
+    outcome = outcome_of(record)
+    if outcome is None and trial.state.is_finished():
         outcome = Failed("interrupted", "the run ended before this candidate")
     attrs = trial.user_attrs
     return Entry(
@@ -260,7 +297,7 @@ class Lease:
     """Who may write: a locked file in the folder, and a dated note in the study for storages that several machines share."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        writable_folder(folder, "--out")
         self._id, self._renewed = uuid.uuid4().hex, 0.0
         self._file: int | None = os.open(folder / "study.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -280,7 +317,14 @@ class Lease:
         self.renew(study)
 
     def renew(self, study: optuna.Study) -> None:
+        """Write the note anew where it is due. Raises StudyInUse if another run has taken the study meanwhile."""
         if time.time() - self._renewed > LEASE_SECONDS / 4:
+            note = study.user_attrs.get("lease") if self._renewed else None
+            if note and note["id"] != self._id and note["until"] > time.time():
+                raise StudyInUse(
+                    f"study {study.study_name}: process {note['pid']} on {note['host']} took it over while this one gave no sign of life; "
+                    "what was measured so far is on record, run the same command again when that one has ended"
+                )
             self._renewed = time.time()
             self._note(study, self._renewed + LEASE_SECONDS)
 
@@ -288,6 +332,7 @@ class Lease:
         study.set_user_attr("lease", {"id": self._id, "host": socket.gethostname(), "pid": os.getpid(), "until": until})
 
     def release(self, study: optuna.Study | None = None) -> None:
+        """Let others write: unlock the folder, and take the note out of ``study``."""
         if self._file is None:
             return
         if study is not None:

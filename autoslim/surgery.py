@@ -12,6 +12,8 @@ from autoslim.structure import HEADS, Axis, Group
 
 Cut = Mapping[tuple[str, Axis], Tensor]  # (module, axis) -> kept indices, sorted, int64
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+#: attributes that hold the width of a tensor which the module itself holds, such as a class token
+STREAMS = ("hidden_dim", "embed_dim", "hidden_size", "d_model", "dim")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -49,6 +51,7 @@ def apply(model: nn.Module, cut: Cut) -> None:
         if any(value is not values[0] for value in values) and all(torch.equal(value, values[0]) for value in values):
             for module, attribute in owners:
                 setattr(module, attribute, values[0])
+    heads.fit(model)
     heads.unfuse(model)
 
 
@@ -120,7 +123,11 @@ def _select(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
 def _keep_tensor(module: nn.Module, axis: Axis, kept: Tensor) -> None:
     """One dimension of a tensor of any module; the module must take its sizes from its tensors."""
     attribute, _, dim = axis.rpartition(":")
+    before = getattr(module, attribute).shape[int(dim)]
     _select(module, attribute, kept, int(dim))
+    for name in STREAMS if not isinstance(module, nn.MultiheadAttention) else ():
+        if getattr(module, name, None) == before:
+            setattr(module, name, len(kept))
     size = {"0": "nx", "1": "nf"}.get(dim, "")
     if attribute == "weight" and hasattr(module, size):
         setattr(module, size, len(kept))  # transformers' Conv1D

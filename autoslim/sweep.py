@@ -21,9 +21,10 @@ class Run:
 
 
 def plan(studies: Sequence[str], seeds: Sequence[str], targets: Sequence[str]) -> list[Run]:
-    """All studies x targets x seeds. Raises UserError where two runs would have one name."""
+    """All studies x targets x seeds, seeds last, so that a run finds what a like one has measured. Raises UserError where two runs would
+    have one name."""
     runs = []
-    for study, target, seed in itertools.product(studies, targets or ("",), seeds or ("",)):
+    for seed, study, target in itertools.product(seeds or ("",), studies, targets or ("",)):
         name = "-".join(filter(None, (Path(study).stem, target, f"seed{seed}" if seed else "")))
         words = (study, *(("--target", target) if target else ()), *(("--seed", seed) if seed else ()))
         runs.append(Run(name, words))
@@ -69,6 +70,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shown(value: Any) -> str:
+    """A value of the table as text, '-' where there is none."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ from autoslim.budget import drop, feasible
 from autoslim.candidate import Done, Failed, Rejected
 from autoslim.metrics import Direction, Measurement, Value, direction_of, loss_sign
 from autoslim.recipe import describe
-from autoslim.study import Entry
+from autoslim.study import NO_TRIAL, Entry
 
 SCHEMA_VERSION = 1
 FRONT_COLUMNS = (
@@ -56,6 +56,7 @@ FRONT_COLUMNS = (
     "metric_val_high",
     "test_split",
     "summary",
+    "outside",
 )
 TRIAL_COLUMNS = (
     "number",
@@ -86,6 +87,8 @@ TRIAL_COLUMNS = (
 REMAKES = "remakes"
 #: worst corner of the box that hypervolume is measured in: half of the untouched metric lost, a tenth above untouched cost
 REFERENCE_DROP, REFERENCE_COST = 0.5, 1.1
+#: a gap to the original's outputs below which recovery sees nothing left to do
+NEARLY_LOSSLESS = 0.005
 
 
 def coordinates(found: Measurement, untouched: Measurement, objectives: Sequence[str], direction: Direction) -> list[float]:
@@ -153,22 +156,44 @@ def labelled(entries: Sequence[Entry]) -> list[Entry]:
 def select_front(
     entries: Sequence[Entry], untouched: Measurement, objectives: Sequence[str], direction: Direction, most: int
 ) -> list[Entry]:
-    """The entries worth verifying, at most ``most``: feasible ones if there are any; the non-dominated first, then those that
-    are non-dominated without them, and so on, since within the noise of a measurement the next layer may be the better one.
-    The last layer is thinned to those that add most hypervolume."""
+    """The entries worth verifying, at most ``most``: feasible ones if there are any. The non-dominated; on up to half of the places, and
+    on those that a short front leaves, nearly lossless points that are non-dominated when the metric's place is taken by the gap to the
+    original's outputs, spread evenly over the costs, since points whose metric on few samples is equal are not equally faithful; then
+    what is non-dominated without all these, and so on, since within the noise of a measurement the next layer may be the better one."""
     done = [entry for entry in entries if isinstance(entry.outcome, Done) and entry.cached_from is None]
     unique = list({entry.key: entry for entry in reversed(done)}.values())[::-1]
     good = [entry for entry in unique if feasible(entry.outcome.violations)] or unique
     if not good:
         return []
     rows = np.array([coordinates(entry.outcome.measurement, untouched, objectives, direction) for entry in good])
-    chosen: list[int] = []
-    rest = np.arange(len(good))
+    rivals = [i for i, entry in enumerate(good) if is_rival(entry)]  # they are verified anyway
+    gaps = np.array([entry.outcome.measurement.facts.get("gap", math.nan) for entry in good], dtype=float)
+    front = np.flatnonzero(pareto.front(rows))
+    offered = [i for i in faithful(rows, gaps) if gaps[i] < NEARLY_LOSSLESS and i not in {*front, *rivals}]
+    chosen = thinned(rows, front, most - min(len(offered), most // 2), np.array(reference(objectives)))
+    chosen += spread(rows[:, 1:], [*chosen, *rivals], offered, most - len(chosen))
+    rest = np.setdiff1d(np.arange(len(good)), chosen)
     while len(rest) and len(chosen) < most:
         layer = rest[pareto.front(rows[rest])]
         chosen += thinned(rows, layer, most - len(chosen), np.array(reference(objectives)))
         rest = np.setdiff1d(rest, layer)
     return [good[i] for i in sorted(chosen)]
+
+
+def faithful(rows: np.ndarray, gaps: np.ndarray) -> list[int]:
+    """Indices of the points that are non-dominated in (gap, costs); a gap (n,) that is not known is nan."""
+    known = np.flatnonzero(np.isfinite(gaps))
+    return [int(i) for i in known[pareto.front(np.column_stack([gaps[known], rows[known, 1:]]))]]
+
+
+def spread(costs: np.ndarray, near: Sequence[int], offered: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``offered``, one after the other that which is farthest, in logarithms of ``costs`` (n, k), from those and from
+    ``near`` (farthest-point sampling, Gonzalez 1985)."""
+    places, found, left = np.log(np.maximum(costs, 1e-9)), [], list(offered)
+    while left and len(found) < most:
+        far = [min((float(np.linalg.norm(places[i] - places[j])) for j in (*near, *found)), default=math.inf) for i in left]
+        found.append(left.pop(int(np.argmax(far))))
+    return found
 
 
 def thinned(rows: np.ndarray, layer: np.ndarray, most: int, corner: np.ndarray) -> list[int]:
@@ -192,7 +217,9 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
         {
             **found.values,
             **{name: Value(**checked[name]) for name in ("latency_ms", "latency_ratio", "throughput")},
+            **own_ratio(entry.label),
             "peak_memory_bytes": Value(checked["peak_memory_bytes"]),
+            **({"energy_mj": Value(**checked["energy_mj"])} if "energy_mj" in checked else {}),
         }
     )
     broken = context["budget"].violations(verified, untouched, direction)
@@ -234,9 +261,22 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
         "drop_val": drop(found.get("metric"), untouched.get("metric"), direction),
         "test_split": checked["split"],
         "summary": describe(outcome.recipe),
+        "outside": entry.number == NO_TRIAL,
         "metric_val_low": found.values["metric"].low,
         "metric_val_high": found.values["metric"].high,
+        **energy_columns(checked),
     } | {f"metric_{name}": value for name, value in checked["others"].items()}
+
+
+def own_ratio(label: str) -> dict[str, Value]:
+    """The untouched model takes all of its own time, whatever two timings of its file say."""
+    return {"latency_ratio": Value(1.0)} if label == "untouched" else {}
+
+
+def energy_columns(checked: Mapping[str, Any]) -> dict[str, float | None]:
+    """Energy of one run in mJ with its interval, of a point whose energy was asked for."""
+    told = checked.get("energy_mj")
+    return {} if told is None else {"energy_mj": told["value"], "energy_mj_low": told["low"], "energy_mj_high": told["high"]}
 
 
 def trial_row(entry: Entry) -> dict[str, Any]:
@@ -257,6 +297,7 @@ def trial_row(entry: Entry) -> dict[str, Any]:
         return row | {"reason": outcome.reason, "detail": outcome.detail}
     found = outcome.measurement
     row |= {name: found.get(name) for name in ("latency_ms", "latency_ratio", "size_bytes", "macs", "params", "peak_memory_bytes")}
+    row |= {"energy_mj": found.get("energy_mj")} if "energy_mj" in found.values else {}
     time = found.values.get("latency_ms")
     if time is not None:
         row |= {"latency_ms_low": time.low, "latency_ms_high": time.high}
@@ -271,11 +312,16 @@ def trial_row(entry: Entry) -> dict[str, Any]:
     }
 
 
+def offered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that may be recommended, picked and counted: all but rivals outside of the search space."""
+    return [row for row in rows if not row.get("outside")]
+
+
 def best(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The row to recommend among the feasible, by validation data and verified costs: of those within one standard error of
     the best metric (Breiman et al. 1984, the one-SE rule), the one with the smallest product of the costs that are
-    objectives. None without a feasible row."""
-    good = [row for row in rows if row["feasible"]]
+    objectives. None without a feasible row. Rivals outside of the search space are never recommended."""
+    good = [row for row in offered(rows) if row["feasible"]]
     if not good:
         return None
     sign = loss_sign(good[0]["metric_direction"])
@@ -297,12 +343,12 @@ def cost(row: Mapping[str, Any], context: Mapping[str, Any]) -> float:
 
 
 def closest(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row that breaks the limits least, in sum."""
+    """The row that breaks the limits least, in sum; no rival outside of the search space."""
 
     def broken(row: Mapping[str, Any]) -> float:
         return sum(max(0.0, amount) for amount in violations_of(row, context["budget"], context["untouched"]).values())
 
-    return min(rows, key=broken, default=None)
+    return min(offered(rows), key=broken, default=None)
 
 
 def violations_of(row: Mapping[str, Any], budget: Any, untouched: Measurement) -> dict[str, float]:
@@ -310,6 +356,8 @@ def violations_of(row: Mapping[str, Any], budget: Any, untouched: Measurement) -
     values = {
         "metric": Value(row["metric_val"]),
         "latency_ms": Value(row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"]),
+        "latency_ratio": Value(row["latency_ratio"], row["latency_ratio_low"], row["latency_ratio_high"]),
+        **own_ratio(row["label"]),
         "size_bytes": Value(row["size_bytes"]),
         "macs": Value(row["macs"]),
         "peak_memory_bytes": Value(row["peak_memory_bytes"]),

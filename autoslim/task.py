@@ -1,25 +1,25 @@
 """A user's task: model, example input, data splits and metric, behind one object that checks what it is given."""
 
 import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
-import sys
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoslim.errors import UserError
+from autoslim.baking import baked
+from autoslim.crumbs import running
+from autoslim.errors import AutoSlimError, TaskFailed, UserError
 from autoslim.inputs import Inputs, batch_size, call, rows, tensors
+from autoslim.locating import find, line_of
 from autoslim.metrics import Direction
+from autoslim.passes import Counted, drawn
 
 REQUIRED = ("model", "example_input", "data")
 REQUIRED_OF_PARTS = ("parts", "data")
@@ -30,12 +30,17 @@ OPTIONAL = (
     "METRICS",
     "loss",
     "students",
+    "initial",
     "parts",
     "DYNAMIC_SHAPES",
     "latency_inputs",
     "LICENCE",
     "CLASSES",
+    "INPUT_KIND",
+    "SHIFTS",
+    "text",
 )
+KINDS = ("image", "text", "audio", "other")
 FILLED = {"split", "outputs", "targets", "inputs", "predict", "batches", "teacher"}  # given by AutoSlim, not by --task-arg
 SPLITS = ("train", "val", "test")
 AGREEMENT = "agreement with the original"
@@ -83,23 +88,35 @@ class Task:
             )
 
     def _call(self, part: str, *args: Any, **optional: Any) -> Any:
-        """Call one of the task's functions with those of ``optional`` and of the task's arguments that it takes."""
+        """Call one of the task's functions with those of ``optional`` and of the task's arguments that it takes. Raises TaskFailed for what
+        it raises; data() alone raises its errors as they are, since some of them say that there is no such split."""
         function = getattr(self._source, part)
         taken = inspect.signature(function).parameters
-        return function(
-            *args,
-            **{key: value for key, value in optional.items() if key in taken},
-            **{key: value for key, value in self._args.items() if key in taken},
-        )
+        told = {key: value for key, value in (*optional.items(), *self._args.items()) if key in taken}
+        try:
+            with running(f"task {self.name}: {part}()"):
+                return function(*args, **told)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, AutoSlimError | MemoryError) or part == "data" and isinstance(error, Exception):
+                raise
+            raise self.fault(f"{part}()", error) from error
+
+    def fault(self, what: str, error: BaseException) -> TaskFailed:
+        """What one of the task's functions raised, in one line, with the latest line of the task's file that it came from."""
+        path = getattr(self._source, "__file__", None)
+        line = line_of(error, Path(path)) if path else "?"
+        place = "" if line == "?" else f", line {line} of {Path(path).name}"
+        return TaskFailed(f"task {self.name}: {what} raised {type(error).__name__}: {' '.join(str(error).split())[:300]}{place}")
 
     def model(self) -> nn.Module:
-        """The trained network, in eval mode."""
+        """The trained network, in eval mode; weights that are computed from others are plain tensors in it."""
         model = self._call("model")
         if not isinstance(model, nn.Module):
             raise UserError(f"task {self.name}: model() returned a {type(model).__name__}, expected a torch.nn.Module")
-        return model.eval()
+        return baked(model).eval()
 
     def example_input(self) -> Inputs:
+        """The task's example, a batch of one. Raises UserError for one without a tensor."""
         example = self._call("example_input")
         if not tensors(example):
             raise UserError(
@@ -148,8 +165,30 @@ class Task:
         return tuple(str(name) for name in getattr(self._source, "CLASSES", None) or ())
 
     @property
+    def input_kind(self) -> str:
+        """What the task says of its inputs, empty where it says nothing. Raises UserError for another kind than KINDS."""
+        told = getattr(self._source, "INPUT_KIND", None) or ""
+        if told and told not in KINDS:
+            raise UserError(f"task {self.name}: INPUT_KIND is {told!r}, allowed: {', '.join(KINDS)}")
+        return told
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """Names of the task's shifted test sets, read by data("shift:NAME")."""
+        return tuple(str(name) for name in getattr(self._source, "SHIFTS", None) or ())
+
+    @property
+    def text(self) -> Mapping[str, Any] | None:
+        """{"unknown": number of the unknown word, "keep": numbers that are no words, "input": key of the input that holds words}, of which
+        the first is needed; None where the task does not tell. Raises UserError without it."""
+        found = self._call("text") if hasattr(self._source, "text") else None
+        if found is not None and not isinstance(found.get("unknown"), int):
+            raise UserError(f"task {self.name}: text() returned {found!r}, expected a dict with the number of the 'unknown' word")
+        return found
+
+    @property
     def metrics(self) -> dict[str, Direction]:
-        """{name: direction} of the task's metrics; the first one leads."""
+        """{name: direction} of the task's metrics; the first one leads. Raises UserError for another direction, or none."""
         declared = getattr(self._source, "METRICS", None)
         if declared is None:
             return {
@@ -159,6 +198,12 @@ class Task:
         if wrong or not declared:
             raise UserError(f"task {self.name}: METRICS has {', '.join(wrong) or 'no entry'}, allowed: a name with 'min' or 'max'")
         return dict(declared)
+
+    @property
+    def judge(self) -> str:
+        """What computes the metrics, as the user knows it."""
+        own = [part for part in ("evaluate", "metric") if hasattr(self._source, part)]
+        return f"{own[0]}()" if own else "the built-in accuracy"
 
     def loss(self) -> Callable[..., Tensor] | None:
         """loss(outputs, targets, inputs) for recovery with labels: the task's own, which may take ``inputs`` or not; else
@@ -170,12 +215,31 @@ class Task:
     def students(self, teacher: nn.Module) -> dict[str, Callable[..., nn.Module]]:
         return dict(self._call("students", teacher)) if hasattr(self._source, "students") else {}
 
+    def initial(self) -> dict[str, Tensor]:
+        """The network's weights before it was trained, or early in its training: what initial() of the task gives, a state dict or a module.
+        Raises UserError for a task without it."""
+        if not hasattr(self._source, "initial"):
+            raise UserError(f"task {self.name}: recovery has rewind: initial, but the task defines no initial()")
+        found = self._call("initial")
+        state = baked(found).state_dict() if isinstance(found, nn.Module) else found
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise UserError(f"task {self.name}: initial() returned a {type(found).__name__}, expected a torch.nn.Module or its state dict")
+        return dict(state)
+
     def has(self, split: str) -> bool:
-        """Whether the task has the split: data(split) returns a non-empty iterable."""
+        """Whether the task has the split: data(split) returns a non-empty iterable. Raises TaskFailed where its first batch cannot be drawn
+        for another reason than those that say that there is no such split."""
+        return self._drawable(split, self.batches)
+
+    def _drawable(self, split: str, batches: Callable[[str], Iterator]) -> bool:
         try:
-            return next(iter(self.batches(split)), None) is not None
+            return next(iter(batches(split)), None) is not None
+        except (HandedTwice, TaskFailed, MemoryError):
+            raise
         except (UserError, KeyError, ValueError, FileNotFoundError):
             return False
+        except (Exception, SystemExit) as error:
+            raise self.fault(f"data({split!r})", error) from error
 
     def batches(self, split: str) -> Iterator[tuple[Inputs, Any]]:
         """One pass over a split: (inputs, targets), at most ``max_samples`` samples.
@@ -189,13 +253,20 @@ class Task:
                 f"task {self.name}: data({split!r}) returned {type(iterable).__name__}, expected an iterable of (inputs, targets)"
             )
         if isinstance(iterable, Iterator) and self._handed.get(split) is iterable:
-            raise UserError(f"task {self.name}: data({split!r}) handed out the same iterator twice; make a new one for every pass")
+            raise HandedTwice(f"task {self.name}: data({split!r}) handed out the same iterator twice; make a new one for every pass")
         self._handed[split] = iterable
-        return self._pass(split, iterable)
+        return self._whole(split, self._pass(split, iterable))
+
+    def _whole(self, split: str, batches: Iterator[tuple[Inputs, Any]]) -> Iterator[tuple[Inputs, Any]]:
+        """The batches; what leaves the process in the middle of them is told as what it is."""
+        try:
+            yield from batches
+        except SystemExit as error:
+            raise self.fault(f"data({split!r})", error) from error
 
     def _pass(self, split: str, iterable: Iterable) -> Iterator[tuple[Inputs, Any]]:
         seen = 0
-        for batch in iterable:
+        for batch in drawn(iterable, f"task {self.name}: data({split!r})"):
             if not isinstance(batch, tuple | list) or len(batch) != 2:
                 raise UserError(f"task {self.name}: data({split!r}) gave {type(batch).__name__}, expected pairs (inputs, targets)")
             inputs, targets = batch
@@ -221,11 +292,17 @@ class Task:
         agreement with the original."""
         return hasattr(self._source, "evaluate") or next(iter(self.batches("val")))[1] is not None
 
+    @property
+    def is_corpus(self) -> bool:
+        """Whether the metric is one figure of all batches, from the task's own ``evaluate()``."""
+        return hasattr(self._source, "evaluate")
+
     def score(self, predict: Predict, split: str, original: Predict | None = None, batches: Iterable | None = None) -> Score:
-        """Metrics of ``predict`` on a split. ``original`` is needed where the data has no targets: then the metric is agreement."""
+        """Metrics of ``predict`` on a split. ``original`` is needed where the data has no targets: then the metric is agreement.
+        Raises UserError for what gives no metric, and TaskFailed for what the task's own code raises."""
         batches = self.batches(split) if batches is None else batches
         if hasattr(self._source, "evaluate"):
-            counted = _Counted(batches)
+            counted = Counted(batches)
             found = self._call("evaluate", predict, counted)
             lead = next(iter(self.metrics))
             if not isinstance(found, Mapping) or lead not in found:
@@ -262,16 +339,8 @@ class Task:
         return hashlib.sha256(body + text.encode()).hexdigest()[:16]
 
 
-class _Counted:
-    """An iterable of batches that counts the samples that went through it."""
-
-    def __init__(self, batches: Iterable) -> None:
-        self._batches, self.n = batches, 0
-
-    def __iter__(self) -> Iterator[tuple[Inputs, Any]]:
-        for inputs, targets in self._batches:
-            self.n += batch_size(inputs)
-            yield inputs, targets
+class HandedTwice(UserError):
+    """data() returned an iterator that an earlier pass has used up."""
 
 
 def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
@@ -302,49 +371,16 @@ def load(source: str, args: Mapping[str, str] | None = None, max_samples: int | 
     return Task(module, name, args, max_samples)
 
 
-def find(source: str) -> tuple[Any, str]:
-    """(the task's module, its name)."""
-    if source.endswith(".py") or "/" in source:
-        return _from_file(Path(source)), Path(source).stem
-    for entry in importlib.metadata.entry_points(group="autoslim.tasks"):
-        if entry.name == source:
-            return entry.load(), source
-    try:
-        return importlib.import_module(source), source.rsplit(".", 1)[-1]
-    except ModuleNotFoundError as error:
-        if error.name and not source.startswith(error.name):
-            raise UserError(f"task {source}: needs the package {error.name!r}, which is not installed") from None
-        raise UserError(f"--task: got {source!r}, allowed: a path to a .py file, an importable module, or an installed task") from None
-
-
-def _from_file(path: Path) -> ModuleType:
-    path = path.resolve()
-    if not path.is_file():
-        raise UserError(f"--task: no file {str(path)!r}")
-    name = f"autoslim_task_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that the model's classes can be pickled and torch.export can find them
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # a task may import files beside it, as a script may
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"task {path.name}: cannot be loaded, line {_line_of(error, path)}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _line_of(error: BaseException, path: Path) -> Any:
-    if isinstance(error, SyntaxError):
-        return error.lineno
-    lines = []
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return lines[-1] if lines else "?"
+def finite(task: Task, score: Score, split: str) -> float:
+    """The leading metric of a score. Raises TaskFailed where it is no finite number, which nothing can be compared with."""
+    name, value = next(iter(score.values.items()))
+    if not math.isfinite(value):
+        raise TaskFailed(
+            f"task {task.name}: {name} on {split!r} is {value}, expected a finite number; look for a division by zero in "
+            f"{task.judge}, or for outputs that are not finite",
+            "metric",
+        )
+    return value
 
 
 def predictor(model: nn.Module) -> Predict:
@@ -357,4 +393,4 @@ def predictor(model: nn.Module) -> Predict:
     return predict
 
 
-__all__ = ["AGREEMENT", "Score", "Task", "load", "predictor"]
+__all__ = ["AGREEMENT", "Score", "Task", "finite", "load", "predictor"]

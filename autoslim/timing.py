@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 
 from autoslim import host
 from autoslim.metrics import Value
@@ -22,6 +23,8 @@ MIN_PAIRS, MIN_TURNS = 16, 4
 BURST_MS, MOST_RUNS, SKIPPED = 3.0, 12, 2
 #: pieces of time and draws of the block bootstrap
 BLOCKS, DRAWS = 12, 400
+#: rounds from which on their own spread is the interval
+FEWEST_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,36 @@ def joined(tracks: Sequence[Track]) -> Track:
     return Track(*(np.concatenate([getattr(track, name) for track in tracks]) for name in ("mine", "base", "runs")))
 
 
-def settled(track: Track, width: float = 0.03) -> Timing:
-    """The Timing of a track: its ratio is the median burst over the baseline's median burst.
+def settled(rounds: Sequence[Track], width: float = 0.03) -> Timing:
+    """The Timing of a file's rounds: its ratio is the median burst over the baseline's median burst.
 
     The median of the pairs' own ratios was tried and is worse where bursts have two speeds, as on shared cores: of two measurements of
     100 s each it differed by up to 3 %, this by 1.3 %; measurements spread over 40 s were within 5 % of an independent one in 81-92 %
-    of cases, this in 99 %. Intervals: a shared machine is slow for seconds on end, so neighbouring bursts err alike; the track is
-    cut into BLOCKS pieces of time, and pieces are drawn with replacement (Kuensch 1989, block bootstrap; 12 pieces held 93-99 %).
+    of cases, this in 99 %. Intervals come from whole rounds where there are FEWEST_ROUNDS, since files opened anew, and minutes apart,
+    differ by more than bursts of one round; else from pieces of time.
     """
+    track = joined(rounds)
+    own, other = float(np.median(track.mine)), float(np.median(track.base))
+    spread = by_rounds if len(rounds) >= FEWEST_ROUNDS else by_pieces
+    ratio, p50, base = spread(rounds, (own / other, own, other))
+    narrow = (ratio.high - ratio.low) <= width * ratio.value
+    return Timing(ratio, p50, float(np.percentile(track.runs, 95)), base, len(track.mine), bool(narrow))
+
+
+def by_rounds(rounds: Sequence[Track], found: Sequence[float]) -> list[Value]:
+    """``found`` (ratio, milliseconds of the file, of the baseline) with 95 % t-intervals from the rounds' own logarithms of them. They are
+    medians, whose standard error is sqrt(pi / 2) times that of a mean (Kenney and Keeping 1962, of normal noise)."""
+    middles = np.array([[np.median(one.mine), np.median(one.base)] for one in rounds])
+    logs = np.log(np.column_stack([middles[:, 0] / middles[:, 1], middles]))
+    errors = np.sqrt(np.pi / 2 / len(rounds)) * logs.std(0, ddof=1)
+    far = np.exp(scipy.special.stdtrit(len(rounds) - 1, 0.975) * errors)
+    return [Value(value, float(value / by), float(value * by)) for value, by in zip(found, far, strict=True)]
+
+
+def by_pieces(rounds: Sequence[Track], found: Sequence[float]) -> list[Value]:
+    """As by_rounds, of few rounds. A shared machine is slow for seconds on end, so neighbouring bursts err alike; the track is cut into
+    BLOCKS pieces of time, and pieces are drawn with replacement (Kuensch 1989, block bootstrap; 12 pieces held 93-99 %)."""
+    track = joined(rounds)
     pieces = min(BLOCKS, len(track.mine))
     long = len(track.mine) // pieces
     drawn = np.random.default_rng(0).integers(0, pieces, (DRAWS, pieces))
@@ -73,16 +98,7 @@ def settled(track: Track, width: float = 0.03) -> Timing:
         return np.median(values[: pieces * long].reshape(pieces, -1)[drawn].reshape(DRAWS, -1), axis=1)
 
     mine, base = medians(track.mine), medians(track.base)
-    own, other = float(np.median(track.mine)), float(np.median(track.base))
-    ratio = within(own / other, mine / base)
-    return Timing(
-        ratio,
-        within(own, mine),
-        float(np.percentile(track.runs, 95)),
-        within(other, base),
-        len(track.mine),
-        bool((ratio.high - ratio.low) <= width * ratio.value),
-    )
+    return [within(value, draws) for value, draws in zip(found, (mine / base, mine, base), strict=True)]
 
 
 def within(value: float, draws: np.ndarray) -> Value:
@@ -170,6 +186,7 @@ def pinned() -> Iterator[None]:
 
 
 def warm_up(call: Callable[[], object], runs: int = 5, seconds: float = 0.05) -> None:
+    """Call at least so often and for at least ``seconds``, before anything is timed."""
     stop = time.perf_counter() + seconds
     done = 0
     while done < runs or time.perf_counter() < stop:

@@ -1,13 +1,18 @@
 """Long distillation of one candidate by several workers with Ray Train: each step's batch is cut into shards and gradients are averaged,
 so that the result is that of one worker with the whole batch, up to float noise.
 
-Replicated (DistributedDataParallel) by default; ``sharded`` spreads weights, gradients and optimizer over the workers (FSDP, Zhao et al.
-2023, https://arxiv.org/abs/2304.11277) for networks larger than one worker. Recipes, seeds and weights travel; modules do not.
+Replicated (DistributedDataParallel) by default; ``sharded`` spreads weights, gradients and optimizer, and the teacher's weights, over the
+workers (FSDP, Zhao et al. 2023, https://arxiv.org/abs/2304.11277) for training that one worker's memory does not hold: each keeps its part
+and sees one layer whole at a time. Each builds the networks once, whole, before it gives up the rest. Recipes, seeds and weights travel;
+modules do not.
 """
 
 import io
+import itertools
+import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoslim import task as tasks
-from autoslim.engine import Draft, compress
-from autoslim.errors import UserError
+from autoslim.digest import hashed
+from autoslim.engine import Draft, compress, weight_of
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.inputs import Inputs, batch_size, call, rows, tensors
 from autoslim.layers import COUNTED
 from autoslim.recipe import Recipe
@@ -28,7 +34,8 @@ from autoslim.recovery import CLIP
 
 #: calibration batches that a worker's own compression needs; the weights come from the caller
 CALIBRATION = 2
-CHECKPOINT = "training.pt"
+#: the file of a checkpoint, and how many are kept
+CHECKPOINT, KEPT = "training.pt", 2
 
 
 @dataclass(frozen=True)
@@ -49,27 +56,47 @@ class Plan:
     threads: int = 1
 
 
+def run_name(plan: Plan, task: tasks.Task) -> str:
+    """What the checkpoints of a run are kept under: another plan, task or original finds none of them. The weights that the plan begins
+    with do not count, since a checkpoint has its own."""
+    told = {name: value for name, value in vars(plan).items() if name not in ("weights", "every", "threads")}
+    original = itertools.chain.from_iterable(task.model().state_dict().items())
+    return f"training-{hashed(json.dumps(told, sort_keys=True), task.fingerprint(), *original):016x}"
+
+
 def train(draft: Draft, plan: Plan, workers: int, folder: Path, cpus: int = 1, gpus: float = 0.0, failures: int = 3) -> list[str]:
     """Distil ``draft.model`` in place over ``workers`` of the Ray that this process is connected to; returns notes.
 
-    ``folder`` holds checkpoints, on a file system that all workers see; the same call goes on from the last one. A lost worker is
-    replaced up to ``failures`` times. Raises UserError where the draft cannot be trained so.
+    ``folder`` holds the last checkpoints, on a file system that all workers see; the same call goes on from the last one. A lost worker is
+    replaced up to ``failures`` times. Raises UserError where the draft cannot be trained so, and AutoSlimError where workers are lost or
+    fail more often.
     """
     if plan.sharded and draft.masks:
         raise UserError("--sharded: the recipe has zeros that must stay zero, which sharded training does not keep; leave the flag out")
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     folder.mkdir(parents=True, exist_ok=True)
-    result = TorchTrainer(
+    trainer = TorchTrainer(
         work,
         train_loop_config={"plan": plan},
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {})
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=RunConfig(name="training", storage_path=str(folder.resolve()), failure_config=FailureConfig(max_failures=failures)),
-    ).fit()
+        run_config=RunConfig(
+            name=run_name(plan, tasks.load(plan.task, plan.task_args, plan.max_samples, plan.part)),
+            storage_path=str(folder.resolve()),
+            failure_config=FailureConfig(max_failures=failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise AutoSlimError(
+            f"training: {' '.join(str(error).split())[-300:]}; run the same command again to go on from the last checkpoint"
+        ) from None
     with result.checkpoint.as_directory() as place:
         state = torch.load(Path(place) / CHECKPOINT, map_location="cpu", weights_only=True)
     draft.model.load_state_dict(state["model"])
@@ -115,6 +142,8 @@ class Learner:
         for parameter in self.bare.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         self.model = self._spread(self.bare)
+        if plan.sharded and dist.is_initialized():
+            shard(self.teacher, self.task.example_input())
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trainable, lr=plan.lr)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._pace)
@@ -131,12 +160,7 @@ class Learner:
             return model
         if not self.plan.sharded:
             return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
-        from torch.distributed.fsdp import fully_shard
-
-        for module in list(model.modules()):
-            if isinstance(module, COUNTED) and any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-                fully_shard(module)
-        return fully_shard(model)
+        return shard(model, self.task.example_input())
 
     def _pace(self, step: int) -> float:
         """A short warm-up and a cosine, as in recovery.distil."""
@@ -169,7 +193,7 @@ class Learner:
             if step % self.plan.every == 0 or step == self.plan.steps:
                 save({**self._state(), "step": step, "loss": value})
 
-    @torch.enable_grad()  # a task's generator that yields within no_grad leaves that mode to whoever draws from it
+    @torch.enable_grad()
     def step(self, inputs: Inputs, targets: Any) -> float:
         """One step on this worker's shard; the loss of the whole batch."""
         size = batch_size(inputs)
@@ -189,7 +213,7 @@ class Learner:
         self.optimizer.step()
         self.schedule.step()
         for name, mask in self.masks.items():
-            self.bare.get_submodule(name).weight.data.mul_(mask)
+            weight_of(self.bare, name).data.mul_(mask)
         return float(self._sum(objective.detach()))
 
     def _gap(self, outputs: Any, wanted: Any, share: float) -> Tensor:
@@ -228,6 +252,26 @@ class Learner:
             options=StateDictOptions(full_state_dict=True),
         )
         self.schedule.load_state_dict(state["schedule"])
+
+
+def shard(model: nn.Module, example: Inputs) -> nn.Module:
+    """Spread a model's parameters over the workers, in place, layer by layer. A layer gathers its parameters when it is called; what belongs
+    to layers that are not called on ``example`` (an attention reads its projection's weight itself) or to several is gathered for the whole
+    run of the model."""
+    from torch.distributed.fsdp import fully_shard
+
+    called: set[nn.Module] = set()
+    hooks = [module.register_forward_pre_hook(lambda module, args: called.add(module)) for module in model.modules()]
+    with torch.no_grad():
+        call(model, example)
+    for hook in hooks:
+        hook.remove()
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    for module in list(model.modules()):
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, COUNTED) and module in called and own and all(owners[id(parameter)] == 1 for parameter in own):
+            fully_shard(module, reshard_after_forward=True)
+    return fully_shard(model, reshard_after_forward=True)
 
 
 def weights_of(model: nn.Module) -> bytes:

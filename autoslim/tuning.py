@@ -35,6 +35,7 @@ class StudySearch(Searcher):
                 strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next candidate as Tune's configuration, recorded in the study; Searcher.FINISHED after the last."""
         if self._asked >= self._most:
             return Searcher.FINISHED
         self._asked += 1
@@ -45,6 +46,7 @@ class StudySearch(Searcher):
         return {NUMBER: candidate.number, POINT: dict(point), RECIPE: recipe.as_dict()}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Record the end of a candidate and teach the strategy."""
         candidate, memo = self._running.pop(trial_id)
         outcome = outcome_of(candidate, result, error, self._objectives, self._limits)
         self._study.tell(candidate.number, outcome, self._limits, self._objectives)

@@ -1,25 +1,27 @@
 """Re-open shipped files in a process that made none of them: hash, test score with intervals, latency, memory."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from autoslim import plugins, statistics
+from autoslim import plugins, statistics, threads
 from autoslim.changes import Changes
 from autoslim.clock import sha256
-from autoslim.contest import Contest, Round
+from autoslim.contest import Round
+from autoslim.device import contest_of
+from autoslim.digest import Digest
 from autoslim.errors import AutoSlimError
-from autoslim.inputs import Inputs, batch_size
 from autoslim.job import ROUND_SECONDS, Job
 from autoslim.machine import Machine
-from autoslim.memory import Probe
+from autoslim.meters import Meters
 from autoslim.metrics import Value
-from autoslim.task import Score, Task
+from autoslim.outputs import Outputs, Unseen
+from autoslim.task import Score, Task, finite
 
-#: corpus metrics get an interval by resampling batches, if there are enough of them and they fit in memory
-FEWEST_BATCHES, MOST_SAMPLES = 8, 20_000
+#: corpus metrics get an interval by resampling batches, if there are enough of them and they were kept (outputs.MOST_BYTES)
+FEWEST_BATCHES = 8
 #: bytes of files that are held open at once
 HELD_OPEN = 400_000_000
 
@@ -28,14 +30,15 @@ class Verifier:
     """Compares shipped files with the untouched one, whose score is taken once."""
 
     def __init__(self, job: Job, task: Task) -> None:
-        torch.set_num_threads(job.threads)
+        threads.limit(job.threads)
         self.job, self.task = job, task
         self.machine = Machine()
         self.runtime = plugins.load("runtimes", job.runtime)
         self.split = "test" if task.has("test") else "val"
-        self.memory = Probe(job)
+        self.meters = Meters(job, self.runtime)
+        self.meters.start()
         self.changes = Changes(task, lambda path: self.runtime.open(path, job.threads), self.split, self.machine.pause)
-        self.contest = Contest(self.runtime, job.threads, task.latency_inputs())
+        self.contest = contest_of(self.runtime, job.threads, task.latency_inputs())
         self._rounds: dict[str, list[Round]] = {}
         self._base: tuple[Path, Score, Any] | None = None
 
@@ -48,10 +51,15 @@ class Verifier:
             raise AutoSlimError(f"{path}: sha256 is {found[:12]}..., the study recorded {expected[:12]}...; the file was changed")
         with self.machine.working():
             base_score, base_cache = self.base(base)
+            self.meters.begin(path)
             score, cache = self.score(path, base)
+            finite(self.task, base_score, self.split)
+            finite(self.task, score, self.split)
             metric, lost = self.intervals(score, cache, base_score, base_cache)
-            memory = self.memory.measure(path)
-            changed = self.changes.found(path, base, cache, base_cache)
+            memory = self.meters.memory_of(path)
+            with self.machine.alone():
+                energy = self.meters.energy_of(path, self.task.latency_input)
+            changed = self.changes.found(cache, base_cache)
         timed = self.clock([file], untouched)[0]
         if timed is None:
             raise AutoSlimError(f"{path}: does not open in this process")
@@ -59,14 +67,21 @@ class Verifier:
             **timed,
             "split": self.split,
             "n": score.n,
+            "data": base_cache.digest.text(),
             "metric": vars(metric),
             "drop": vars(lost),
-            "others": dict(list(score.values.items())[1:]),
-            "peak_memory_bytes": memory,
+            "others": {name: value for name, value in list(score.values.items())[1:] if math.isfinite(value)},
+            "peak_memory_bytes": memory["peak_memory_bytes"].value if memory else timed.get("peak_memory_bytes"),
+            **{name: vars(value) for name, value in energy.items()},
             "size_bytes": path.stat().st_size,
             "sha256": found,
             "changes": changed,
         }
+
+    def check(self, file: str, untouched: str, seconds: float) -> dict[str, Any]:
+        """The checks of checks/ on one file: see Changes.checked."""
+        with self.machine.working():
+            return self.changes.checked(Path(file), Path(untouched), seconds)
 
     def clock(self, files: list[str], untouched: str) -> list[dict[str, Any] | None]:
         """One more round of timing for all ``files``, in rotation; per file the facts of all its rounds so far, None where one does not
@@ -93,8 +108,11 @@ class Verifier:
         rounds = self._rounds.setdefault(file, [])
         rounds.append(latest)
         timed = self.contest.settle(rounds)
+        values = self.contest.values(timed)
+        memory = values.pop("peak_memory_bytes", None)  # a plain number in the rows
         return {
-            **{name: vars(value) for name, value in self.contest.values(timed).items()},
+            **{name: vars(value) for name, value in values.items()},
+            **({"peak_memory_bytes": memory.value} if memory else {}),
             "latency_p95_ms": timed.p95,
             "pairs": timed.pairs,
             "converged": timed.converged,
@@ -102,18 +120,20 @@ class Verifier:
         }
 
     def base(self, path: Path) -> tuple[Score, Any]:
+        """(score, outputs) of the untouched file, computed once."""
         if self._base is None or self._base[0] != path:
-            score, cache = self.score(path, path)
+            score, cache = self.score(path, path, Digest())
             self._base = path, score, cache
         return self._base[1], self._base[2]
 
-    def score(self, path: Path, untouched: Path) -> tuple[Score, "_Cache"]:
+    def score(self, path: Path, untouched: Path, digest: Digest | None = None) -> tuple[Score, Outputs]:
+        """(score, outputs) of a file on the test split, or on val without one."""
         session = self.runtime.open(path, self.job.threads)
         original = self.runtime.open(untouched, self.job.threads).run
-        cache = _Cache(session.run, self.machine.pause)
+        cache = Outputs(session.run, self.machine.pause, self.task.is_corpus, digest)
         return self.task.score(cache.predict, self.split, original, cache.remember(self.task.batches(self.split))), cache
 
-    def intervals(self, score: Score, cache: "_Cache", base: Score, base_cache: "_Cache") -> tuple[Value, Value]:
+    def intervals(self, score: Score, cache: Outputs, base: Score, base_cache: Outputs) -> tuple[Value, Value]:
         """(metric with interval, drop against untouched with interval); without an interval where none can be had."""
         sign = 1.0 if next(iter(self.task.metrics.values())) == "max" else -1.0
         value, reference = next(iter(score.values.values())), next(iter(base.values.values()))
@@ -126,15 +146,17 @@ class Verifier:
             return Value(value), Value(lost)
         lead = next(iter(self.task.metrics))
 
-        def again(which: "_Cache", drawn: np.ndarray) -> float:
+        def again(which: Outputs, drawn: np.ndarray) -> float:
             return self.task.score(which.recall, self.split, None, [which.batches[i] for i in drawn]).values[lead]
 
         n = len(cache.batches)
         try:
             low, high = statistics.corpus_interval(lambda drawn: again(cache, drawn), n)
             drop_low, drop_high = statistics.corpus_interval(lambda drawn: (again(base_cache, drawn) - again(cache, drawn)) * sign, n)
-        except KeyError:  # evaluate() makes inputs of its own, whose outputs cannot be looked up again
+        except Unseen:  # evaluate() makes inputs of its own, whose outputs cannot be looked up again
             return Value(value), Value(lost)
+        if not all(map(math.isfinite, (low, high, drop_low, drop_high))):
+            return Value(value), Value(lost)  # undefined on some of the samples that were drawn
         return Value(value, low, high), Value(lost, drop_low, drop_high)
 
 
@@ -150,36 +172,3 @@ def batches_of(files: list[str], most: int) -> list[list[str]]:
         groups[-1].append(file)
         held += size
     return groups
-
-
-class _Cache:
-    """Batches and their outputs, kept while they are few, so that resampling costs no inference."""
-
-    def __init__(self, run: Any, pause: Any) -> None:
-        self._run, self._pause = run, pause
-        self.batches: list[tuple[Inputs, Any]] = []
-        self._outputs: dict[int, Any] = {}
-        self._samples = 0
-        self.whole = True
-
-    def remember(self, batches: Any) -> Any:
-        for inputs, targets in batches:
-            self._samples += batch_size(inputs)
-            if self._samples <= MOST_SAMPLES:
-                self.batches.append((inputs, targets))
-            else:
-                self.whole = False
-                self.batches.clear()
-                self._outputs.clear()
-            yield inputs, targets
-
-    def predict(self, inputs: Inputs) -> Any:
-        self._pause()
-        outputs = self._run(inputs)
-        if self.whole:
-            self._outputs[id(inputs)] = inputs, outputs  # the inputs stay alive, so that no other object gets their id
-        return outputs
-
-    def recall(self, inputs: Inputs) -> Any:
-        """The outputs of inputs that were seen. Raises KeyError for any other object."""
-        return self._outputs[id(inputs)][1]

@@ -1,11 +1,17 @@
 """A finished study as the start of another: for another budget, another device, or retrained weights."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoslim import effects, report, tables
 from autoslim.candidate import Done
+from autoslim.forecast import SLOW_INTEGER, Tables
 from autoslim.loop import Loop
+from autoslim.space import Domain
 from autoslim.study import Study
 
 #: what must be the same for losses to be taken over, and for times besides
@@ -49,13 +55,21 @@ def measured_tables(loop: Loop, prepared: Any, names: Any) -> dict[str, Any] | N
     if same_machine:
         return known["tables"]
     base, _ = loop.executor.tables([], loop.watcher.message, lambda: True)
-    found = effects.tables(prepared.space, base, [], prepared.untouched.get("size_bytes")).as_dict()
-    found["loss"] = known["tables"]["loss"]
-    for name, shares in found["shares"].items():
-        before = known["tables"]["shares"][name]
-        shares |= {kind: before[kind] for kind in ("macs", "bytes")}
-        shares["slow"] = [slowed(row, found["layers"], base["times"]) for row in before["slow"]]
-    return found
+    found = effects.tables(prepared.space, base, [], prepared.untouched.get("size_bytes"))
+    before = Tables.from_dict(known["tables"])
+    shares = {
+        domain.name: retimed(domain, before.shares[domain.name], found.layers, base["times"]) for domain in effects.searched(prepared.space)
+    }
+    effects.climb(effects.searched(prepared.space), shares, found.layers, base["times"])
+    return replace(found, loss=before.loss, shares=shares).as_dict()
+
+
+def retimed(domain: Domain, shares: Mapping[str, np.ndarray], layers: Sequence[str], times: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The shares of one domain on another device, channels as their work alone tells."""
+    slow = np.ones_like(shares["slow"])
+    if domain.technique != "channels":
+        slow = np.array([slowed(row, layers, times) for row in shares["slow"]])
+    return {"macs": shares["macs"], "bytes": shares["bytes"], "slow": slow, SLOW_INTEGER: slow.copy()}
 
 
 def slowed(row: Any, layers: Any, times: Any) -> list[float]:

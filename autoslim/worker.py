@@ -1,10 +1,12 @@
-"""The process in which candidates are evaluated: ``python -m autoslim.worker FD``, spoken to over an inherited socket.
+"""The process in which candidates are evaluated: ``python -m autoslim.worker FD CRUMBS``, spoken to over an inherited socket; crumbs of what the
+task's code does lie in inherited memory.
 
 Nothing of the user's code runs in the process that holds the study, so whatever a model does (crash, hang, fill the memory)
 ends one candidate.
 """
 
 import ctypes
+import mmap
 import signal
 import sys
 import traceback
@@ -13,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from autoslim import crumbs
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.machine import Machine
 
@@ -50,6 +53,8 @@ def serve(channel: Connection) -> None:
             elif verb == "verifier":
                 evaluator = start_verifier(payload)
                 answer = None
+            elif verb == "check":
+                answer = evaluator.check(**payload)
             elif verb == "clock":
                 answer = evaluator.clock(**payload)
             else:
@@ -104,4 +109,5 @@ def start_verifier(job: Any) -> Any:
 if __name__ == "__main__":
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    crumbs.leave_in(mmap.mmap(int(sys.argv[2]), crumbs.SIZE))
     serve(Connection(int(sys.argv[1])))

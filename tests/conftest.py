@@ -1,11 +1,21 @@
 """What several test files share."""
 
+import os
 import time
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes beside each other, one core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import networks
 import pytest
 
 from autoslim import coverage
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for the whole fast tier; one for a few files, and for the tiers that use all cores or a whole cluster by themselves."""
+    whole = config.args == config.getini("testpaths") or config.args == [str(config.rootpath)]
+    return 2 if whole and config.option.markexpr == "not slow and not cluster" and not config.option.keyword else 0
 
 
 @pytest.fixture(scope="session", params=sorted(networks.ZOO))

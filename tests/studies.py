@@ -17,6 +17,8 @@ from autoslim.recipe import Recipe
 from autoslim.space import Domain, SearchSpace
 from autoslim.study import Study
 
+PHASES = {"preparation": 8.0, "tables": 20.0, "search": 50.0, "verification": 20.0, "report": 1.0}
+
 OBJECTIVES = ("metric", "latency_ms", "size_bytes")
 BASE_MS, BASE_BYTES, BASE_MACS, BASE_PARAMS, BASE_METRIC = 10.0, 4_000_000, 50_000_000, 1_000_000, 0.95
 SHARES = (1.0, 0.75, 0.5, 0.25)
@@ -83,7 +85,9 @@ def facts(study, layers, space, budget, max_drop, identity, environment):
             "seconds": 1.0,
         },
     )
-    study.set_fact("runs", [{"seconds": 100.0, "controller_seconds": 1.0, "stopped": "trials", "slots": 2, "peak_bytes": 1000}])
+    study.set_fact(
+        "runs", [{"seconds": 100.0, "controller_seconds": 1.0, "stopped": "trials", "slots": 2, "peak_bytes": 1000, "phases": PHASES}]
+    )
 
 
 def singles(layers, space):

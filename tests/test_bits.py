@@ -12,7 +12,7 @@ import torch
 from networks import seeded
 from torch import nn
 
-from autoslim import coverage, equalising, formats, kernels, plugins, ranges, rounding
+from autoslim import coverage, equalising, formats, kernels, onnx_recurrent, plugins, prediction, ranges, rounding
 from autoslim.engine import Draft, compress
 from autoslim.inputs import call
 from autoslim.offers import build
@@ -160,9 +160,42 @@ def test_products_of_matrices_give_floats_so_that_one_huge_output_costs_nothing(
 
 
 def test_an_equaliser_mends_an_outlying_channel(nets, tmp_path):
-    _, _, plain, want = shipped(nets["sink"], {"format": 8, "equalise": "never"}, tmp_path)
+    _, _, plain, want = shipped(nets["sink"], {"format": 8, "equalise": "never", "fallback": "never"}, tmp_path)
     _, _, mended, _ = shipped(nets["sink"], 8, tmp_path)
     assert off(mended, want) < off(plain, want) / 2
+
+
+def test_a_layer_that_integers_would_spoil_computes_in_float_and_says_so(nets, tmp_path, capsys):
+    insisted = shipped(nets["sink"], {"format": 8, "equalise": "never", "fallback": "never"}, tmp_path)
+    path, notes, got, want = shipped(nets["sink"], {"format": 8, "equalise": "never"}, tmp_path)
+    assert off(got, want) < off(insisted[2], want) / 10
+    run = optimised(path, tmp_path)
+    fallen = plugins.load("runtimes", RUNTIME).fell(path)
+    assert run["MatMulIntegerToFloat"] + run["QGemm"] == 2 - len(fallen)
+    assert run["MatMul"] == len(fallen) >= 1
+    assert all(any(layer in note and "computes in float" in note for note in notes) for layer in fallen)
+    stored = {
+        item.name: item.data_type for item in onnx.load(path).graph.initializer if len(item.dims) > 1 and item.name != "down.weight_step"
+    }
+    assert onnx.TensorProto.FLOAT not in stored.values(), "its weights are as narrow as they were told to be"
+
+    from autoslim.cli.main import call as run_command
+
+    assert run_command(["why", str(path), "--json"], False) == 0
+    found = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["kind"] == "float"]
+    assert {one["layer"] for one in found} == set(fallen)
+    assert all("would differ by" in one["what"] and "fallback: never" in one["fix"] for one in found)
+
+
+def test_a_bias_takes_up_the_mean_error_of_the_outputs(nets, tmp_path):
+    """Weights of four bits shift the mean of every output; the corrected file's mean is nearer to the network's."""
+
+    def shift(value):
+        _, _, got, want = shipped(nets["convolutions"], value, tmp_path)
+        return float((got - want).mean(0).square().sum())
+
+    plain = {"format": "w4a8", "rounding": "nearest", "bias": "plain"}
+    assert shift({"format": "w4a8", "rounding": "nearest"}) < shift(plain) / 3
 
 
 def test_tables_and_lstm_run_as_integers_and_a_gru_says_that_it_cannot(nets, tmp_path):
@@ -181,7 +214,42 @@ def test_tables_and_lstm_run_as_integers_and_a_gru_says_that_it_cannot(nets, tmp
     assert path.stat().st_size < nets["words"][3].stat().st_size * 0.5
 
 
-@pytest.mark.parametrize(("value", "share", "limit"), [(16, 0.5, 1e-5), ("w8", 0.25, 1e-3), ("w4", 0.125, 0.05)])
+class Both(nn.Module):
+    """A recurrent layer of a kind in both directions."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.cell = kind(13, 64, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.cell(x)[0]
+
+
+@pytest.fixture(scope="module", params=[nn.GRU, nn.LSTM], ids=lambda kind: kind.__name__)
+def cut(request, tmp_path_factory):
+    """(network, inputs, structure, float file) of a recurrent layer so large that the exporter cuts its weights."""
+    model, x = seeded(Both, request.param), torch.randn(12, 6, 13, generator=torch.Generator().manual_seed(0))
+    base, structure = tmp_path_factory.mktemp("cut") / "base.onnx", coverage.analyse(model, x[:1])
+    plugins.load("runtimes", RUNTIME).export(Draft(model, structure, x[:1]), x[:1], [], base)
+    return model, x, structure, base
+
+
+@pytest.mark.parametrize("value", ["w8", 8])
+def test_weights_that_the_exporter_leaves_cut_in_the_graph_are_narrow_too(cut, value, tmp_path):
+    """Beyond some size it writes slices of the weight in the place of the weight."""
+    model, x, structure, base = cut
+    path, runtime = tmp_path / "model.onnx", plugins.load("runtimes", RUNTIME)
+    runtime.finish(Draft(model, structure, x[:1], bits={"cell": value}), base, [x], path)
+    narrow = [item for item in onnx.load(path).graph.initializer if item.data_type == onnx.TensorProto.INT8 and len(item.dims) > 1]
+    assert sum(len(item.raw_data) for item in narrow) >= sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    assert path.stat().st_size < 0.4 * base.stat().st_size
+    with torch.no_grad():
+        assert off(runtime.open(path, 1).run(x), call(model, x)) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "limit"), [(16, 0.5, 1e-5), ("bf16", 0.5, 1e-4), ("w16", 0.5, 1e-8), ("w8", 0.25, 1e-3), ("w4", 0.125, 0.05)]
+)
 @pytest.mark.parametrize("net", NETS)
 def test_narrow_storage_keeps_float_kernels_and_shrinks_the_file(nets, net, value, share, limit, tmp_path):
     base = nets[net][3]
@@ -189,7 +257,7 @@ def test_narrow_storage_keeps_float_kernels_and_shrinks_the_file(nets, net, valu
     run, before = optimised(path, tmp_path), optimised(base, tmp_path)
     heavy = ("Conv", "FusedConv", "Gemm", "MatMul", "LSTM", "GRU")
     assert [run[op] for op in heavy] == [before[op] for op in heavy]
-    looked_up = int(net == "words" and value == "w8")  # the rows of a table are widened as they are looked up
+    looked_up = int(net == "words" and value in ("w8", "w16"))  # the rows of a table are widened as they are looked up
     assert run["Mul"] - before["Mul"] == looked_up, "weights are widened when the file is opened, not at every run"
     assert off(got, want) < limit
     assert notes == ()
@@ -197,6 +265,107 @@ def test_narrow_storage_keeps_float_kernels_and_shrinks_the_file(nets, net, valu
     weights = sum(p.numel() for name, p in nets[net][0].named_parameters() if p.dim() > 1)
     stored = sum(len(item.raw_data) for item in narrow)
     assert 4 * weights * share <= stored <= 4 * weights * share * 1.3, "steps may add to the bytes of the weights"
+
+
+def single(tmp_path, value, bias=True):
+    """(file, notes, its outputs, the network's, inputs) of one linear layer whose inputs lie between -1 and 3."""
+    model, x = (
+        seeded(lambda: nn.Sequential(nn.Linear(16, 12, bias=bias))),
+        torch.rand(40, 16, generator=torch.Generator().manual_seed(1)) * 4 - 1,
+    )
+    x[0, 0], x[0, 1] = -1.0, 3.0
+    structure, base = coverage.analyse(model, x[:1]), tmp_path / "base.onnx"
+    runtime = plugins.load("runtimes", RUNTIME)
+    runtime.export(Draft(model, structure, x[:1]), x[:1], [], base)
+    path = tmp_path / "one.onnx"
+    notes = runtime.finish(Draft(model, structure, x[:1], bits={"0": value}), base, [x], path)
+    with torch.no_grad():
+        return path, notes, runtime.open(path, 1).run(x), model(x), (model[0], x)
+
+
+def constants(path):
+    return {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
+
+
+def test_sixteen_bit_integers_round_inputs_and_weights_and_compute_in_float(tmp_path, capsys):
+    path, notes, got, want, (layer, x) = single(tmp_path, "w16a16")
+    run = optimised(path, tmp_path)
+    assert (run["QuantizeLinear"], run["DequantizeLinear"], run["Gemm"] + run["MatMul"]) == (1, 1, 1)
+    step = np.float32(4 / 65535)
+    zero = round(1 / float(step))
+    rows = (np.clip(np.rint(x.numpy() / step) + zero, 0, 65535) - zero) * step
+    weight = layer.weight.detach().numpy()
+    steps = np.abs(weight).max(1, keepdims=True) / np.float32(32767)
+    expected = rows @ (np.rint(weight / steps) * steps).T + layer.bias.detach().numpy()
+    np.testing.assert_allclose(got.numpy(), expected, atol=2e-6)
+    assert 1e-12 < off(got, want) < 1e-8
+    stored = constants(path)
+    assert {value.dtype for value in stored.values() if value.size == weight.size} == {np.dtype(np.int16)}
+
+    from autoslim.cli.main import call as run_command
+
+    assert run_command(["why", str(path), "--json"], False) == 0
+    found = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["kind"] == "float"]
+    assert [one["layer"] for one in found] == ["0"]
+    assert "computed in float" in found[0]["what"]
+
+
+def test_one_step_for_a_whole_weight_and_a_range_around_zero(tmp_path):
+    path, _, got, want, (layer, _) = single(tmp_path, {"format": 8, "per": "tensor", "zero": "symmetric", "ranges": "minmax"})
+    stored = constants(path)
+    scales = next(value for name, value in stored.items() if "weight" in name and name.endswith("scale"))
+    np.testing.assert_allclose(scales, float(layer.weight.abs().max()) / 127, rtol=1e-6)
+    points = [int(value) for name, value in stored.items() if name.endswith("zero_point") and value.dtype == np.uint8]
+    assert points == [128]
+    steps = [float(value) for name, value in stored.items() if name.endswith("scale") and value.ndim == 0 and "weight" not in name]
+    assert steps[0] == pytest.approx(6 / 255), "from -3 to 3"
+    assert off(got, want) < 0.002
+    affine = constants(single(tmp_path, {"format": 8, "ranges": "minmax"})[0])
+    assert [int(value) for name, value in affine.items() if name.endswith("zero_point") and value.dtype == np.uint8] == [64]
+    channels = next(value for name, value in affine.items() if "weight" in name and name.endswith("scale"))
+    np.testing.assert_allclose(channels, layer.weight.detach().abs().amax(1) / 127, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("both", "state"), [(False, False), (True, True)])
+def test_a_wide_gru_computes_with_integer_products(both, state, tmp_path, monkeypatch):
+    """Small here, and told to be wide: the outputs, the last state and a state to begin with are those of the float layer."""
+    monkeypatch.setattr(onnx_recurrent, "GRU_FROM", 24)
+    monkeypatch.setattr(prediction, "GRU_FROM", 24)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(20, 24, 2, batch_first=True, bidirectional=both)
+
+        def forward(self, x, *start):
+            out, last = self.gru(x, *(one.transpose(0, 1).contiguous() for one in start))
+            return out, last.transpose(0, 1)
+
+    chance = torch.Generator().manual_seed(0)
+    x, start = torch.randn(12, 9, 20, generator=chance), torch.randn(12, 4, 24, generator=chance)
+    model, inputs = seeded(Net), (x, start) if state else (x,)
+    example = tuple(one[:1] for one in inputs)
+    structure, runtime = coverage.analyse(model, example), plugins.load("runtimes", RUNTIME)
+    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
+    runtime.export(Draft(model, structure, example), example, [], base)
+    draft = Draft(model, structure, example, bits={"gru": 8})
+    assert runtime.finish(draft, base, [inputs], path) == ()
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert (kinds.count("GRU"), kinds.count("Scan")) == (0, 4 if both else 2)
+    with torch.no_grad():
+        pairs = list(zip(runtime.open(path, 1).run(inputs), model(*inputs), strict=True))
+    assert all(got.shape == want.shape and 1e-9 < off(got, want) < 1e-3 for got, want in pairs)
+    found = runtime.profile(path, example, 1, runs=2)
+    explained = kernels.explain(found, {"gru": 8}, {})
+    assert (explained["integer"], [one for one in explained["findings"] if one["kind"] == "float"]) == (["gru"], [])
+    assert not any("__step__" in row["layer"] for row in found)
+    weights = sum(p.numel() for name, p in model.named_parameters() if "weight" in name)
+    stored = [item for item in onnx.load(path).graph.initializer if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 2]
+    assert sum(len(item.raw_data) for item in stored) == weights
+    steps = sum(p.numel() for name, p in model.named_parameters() if "bias_ih" in name)
+    assert sum(prediction.layer_bytes(draft).values()) == weights + 8 * steps + 4 * 2 * steps, (
+        "weights, biases, a step per output and weight"
+    )
 
 
 def test_the_file_remembers_what_was_asked(nets, tmp_path):
@@ -270,6 +439,42 @@ def test_ranges_are_what_their_names_say():
     assert error["mse"] <= error["minmax"]
     assert ranges.entropy(values, low, high)[0][1] < high, "one value in twenty thousand is not worth the others' steps"
     assert len(ranges.candidates("measured", values, low, high)) == 5
+
+
+def test_the_mse_range_is_the_best_of_those_tried():
+    values = np.concatenate([NORMAL, np.float32([25.0, -18.0])])
+    low, high = float(values.min()), float(values.max())
+    tried = [(low * a, high * a) for a in ranges.SHRINKS] + [(low, high * a) for a in ranges.SHRINKS]
+    errors = {pair: float(np.square(ranges.rounded(values, *pair) - values).mean()) for pair in tried}
+    found = ranges.mse(values, low, high)[0]
+    assert errors[found] <= min(errors.values()) * 1.02, "by a histogram instead of all values"
+    assert errors[found] < 0.97 * errors[low, high]
+
+
+def naive_divergence(counts, first, last):
+    """The steps of Migacz's slides, one bin after the other."""
+    want = [float(count) for count in counts[first:last]]
+    want[0] += float(sum(counts[:first]))
+    want[-1] += float(sum(counts[last:]))
+    size = min(256, last - first)
+    starts = sorted({int(place) for place in np.linspace(0, last - first, size, endpoint=False)})
+    got = [0.0] * len(want)
+    for start, stop in zip(starts, [*starts[1:], last - first], strict=True):
+        filled = [place for place in range(start, stop) if counts[first + place] > 0]
+        for place in filled:
+            got[place] = sum(float(count) for count in counts[first + start : first + stop]) / len(filled)
+    p, q = np.array(want) / sum(want), np.array(got) / max(sum(got), 1e-12)
+    return sum(a * np.log(a / max(b, 1e-6)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def test_entropy_is_the_divergence_of_the_slides():
+    values = np.concatenate([NORMAL, np.float32([12.0])])
+    low, high = float(values.min()), float(values.max())
+    counts, edges = np.histogram(values, ranges.BINS, (low, high))
+    zero = int(np.searchsorted(edges, 0.0))
+    for share in (1.0, 0.6, 0.3):
+        first, last = zero - int(np.ceil(zero * share)), zero + int(np.ceil((ranges.BINS - zero) * share))
+        assert ranges.divergence(counts, first, last) == pytest.approx(naive_divergence(counts, first, last), rel=1e-9)
 
 
 def correlated(n, inputs, seed=1):
@@ -353,3 +558,55 @@ def test_why_reads_a_file(nets, tmp_path, capsys):
     assert run(["why", str(path)], False) == 0
     assert "2 of 3 layers that were meant as integers run as integers" in capsys.readouterr().out
     assert run(["why", str(tmp_path / "none.onnx")], False) == 2
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_that_runs_twice_is_widened_once(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_recurrent, "GRU_FROM", 24)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = kind(24, 24, batch_first=True)
+
+        def forward(self, x):
+            return self.cell(self.cell(x)[0])[0]
+
+    model, x = seeded(Twice), torch.randn(6, 5, 24, generator=torch.Generator().manual_seed(0))
+    structure, runtime = coverage.analyse(model, x[:1]), plugins.load("runtimes", RUNTIME)
+    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
+    runtime.export(Draft(model, structure, x[:1]), x[:1], [], base)
+    draft = Draft(model, structure, x[:1], bits={"cell": {"format": "w4a8", "per": "tensor"}})
+    notes = runtime.finish(draft, base, [x], path)
+    assert any("per: tensor has no effect" in note for note in notes)
+    with torch.no_grad():
+        assert off(runtime.open(path, 1).run(x), model(x)) < 0.2
+
+
+class Steps(nn.Module):
+    """A recurrent layer over inputs that go together, as those of a network do."""
+
+    def __init__(self, kind, both):
+        super().__init__()
+        self.rnn = kind(32, 64, batch_first=True, bidirectional=both)
+        with torch.no_grad():
+            self.mix = nn.Parameter(torch.randn(32, 4) @ torch.randn(4, 32) / 4 + 0.1 * torch.eye(32), requires_grad=False)
+
+    def forward(self, x):
+        return self.rnn(x @ self.mix)[0]
+
+
+@pytest.mark.parametrize(("kind", "both"), [(nn.GRU, False), (nn.LSTM, True)])
+def test_four_bits_of_a_recurrent_layer_look_at_what_it_reads(kind, both, tmp_path):
+    model = seeded(Steps, kind, both)
+    x, fresh = (torch.randn(64, 10, 32, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    runtime, structure, errors = plugins.load("runtimes", RUNTIME), coverage.analyse(model, x[:1]), {}
+    runtime.export(Draft(model, structure, x[:1]), x[:1], [], tmp_path / "float.onnx")
+    for how in ("auto", "nearest"):
+        draft = compress(model, Recipe.of([Step("bits", "rnn", {"format": "w4", "rounding": how})]), [x], structure=structure)
+        runtime.finish(draft, tmp_path / "float.onnx", [x], tmp_path / f"{how}.onnx")
+        with torch.no_grad():
+            errors[how] = float((runtime.open(tmp_path / f"{how}.onnx", 1).run(fresh) - model(fresh)).square().mean())
+    assert errors["auto"] < (0.9 if both else 0.75) * errors["nearest"]
+    sizes = [(tmp_path / f"{how}.onnx").stat().st_size for how in errors]
+    assert abs(sizes[0] - sizes[1]) < 100, "but for the note of what was asked"

@@ -79,6 +79,25 @@ def test_limits_break_by_their_share_and_latency_with_the_upper_end():
     assert budget.bound("memory_mb", UNTOUCHED) is None
 
 
+def test_a_share_of_the_time_is_held_against_the_ratio_and_not_against_other_hours_milliseconds():
+    """The machine runs at half its speed since preparation: the file still takes 0.43 of the untouched model's time."""
+    budget = Budget({"ms": Limit(0.5, True)})
+    slow = Measurement({"latency_ms": Value(8.6, 8.4, 8.8), "latency_ratio": Value(0.43, 0.42, 0.45)})
+    assert budget.violations(slow, UNTOUCHED, "max") == pytest.approx({"ms": 0.45 / 0.5 - 1})
+    assert not feasible(
+        budget.violations(Measurement({"latency_ratio": Value(0.49, 0.48, 0.51), "latency_ms": Value(1.0)}), UNTOUCHED, "max")
+    )
+    assert budget.judged_by("ms") == "latency_ratio"
+    assert budget.threshold("ms", UNTOUCHED) == 0.5
+    assert Budget({"ms": Limit(8.0, False)}).judged_by("ms") == "latency_ms"
+
+
+def test_the_untouched_model_takes_all_of_its_own_time_and_no_more():
+    noisy = Measurement({"latency_ms": Value(10.0, 9.0, 11.0), "latency_ratio": Value(1.0, 0.98, 1.02)})
+    assert feasible(Budget({"ms": Limit(1.0, True)}).violations(noisy, noisy, "max"))
+    assert not feasible(Budget({"ms": Limit(0.99, True)}).violations(noisy, noisy, "max"))
+
+
 def test_a_limit_that_is_met_exactly_holds():
     budget = Budget({"mb": Limit(4e6, False)})
     assert feasible(budget.violations(UNTOUCHED, UNTOUCHED, "max"))
@@ -105,6 +124,8 @@ def test_what_was_not_measured_or_not_limited_is_left_out():
         (Drop(0.10, True), "min", 20.0, 23.0, (3.0 - 2.0) / 2.0),
         (Drop(0.10, True), "max", -20.0, -23.0, (3.0 - 2.0) / 2.0),
         (Drop(0.5, False), "min", 20.0, 19.0, (-1.0 - 0.5) / 0.5),
+        (Drop(0.001, False), "max", 0.9, 0.89, 0.01 / 0.001 - 1),
+        (Drop(0.001, True), "min", 20.0, 20.05, 0.05 / 0.02 - 1),
         (Drop(0.0, False), "max", 0.9, 0.891, 0.009 / 0.009),
         (Drop(0.0, False), "max", 0.9, 0.9, 0.0),
     ],
@@ -143,3 +164,11 @@ def test_directions_have_one_source():
     assert direction_of("latency_ms", "max") == "min"
     assert direction_of("throughput", "min") == "max"
     assert (loss_sign("min"), loss_sign("max")) == (1, -1)
+
+
+@pytest.mark.parametrize("text", ["5M", "20m", "1k", "2G"])
+def test_only_counts_take_the_letters_of_counts(text):
+    """--budget-mb 5M would be five million megabytes."""
+    with pytest.raises(UserError, match="allowed: a positive number"):
+        parse_limit(text, "--budget-mb", 1e6, counts=False)
+    assert parse_limit(text, "--budget-macs").amount >= 1000

@@ -1,14 +1,10 @@
-"""Per-class and noise figures, against counts by hand and a published interval."""
-
-from types import SimpleNamespace
+"""Per-class figures, against counts by hand and a published interval."""
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from autoslim import changes
-from autoslim.task import Task
 
 
 def scores(guesses, classes=3):
@@ -48,50 +44,3 @@ def test_the_interval_of_paired_proportions_covers_the_truth():
         held += low <= lost - won <= high
     assert 0.93 <= held / 800 <= 0.985
     assert changes.paired_proportions(0, 0, 10)[0] < 0 < changes.paired_proportions(0, 0, 10)[1], "no change seen is not no change"
-
-
-def test_noise_is_the_same_for_every_file_and_as_strong_as_said():
-    torch.manual_seed(1)
-    batches = [({"x": 3 * torch.randn(64, 50), "ids": torch.arange(64)}, torch.zeros(64)) for _ in range(3)]
-    one, two = list(changes.noisy(batches, 0.3, 100)), list(changes.noisy(batches, 0.3, 100))
-    assert [len(inputs["x"]) for inputs, _ in one] == [64, 36]
-    assert [len(targets) for _, targets in one] == [64, 36]
-    for (left, _), (right, _) in zip(one, two, strict=True):
-        assert torch.equal(left["x"], right["x"])
-        assert left["ids"].dtype == torch.int64
-    added = one[0][0]["x"] - batches[0][0]["x"]
-    assert float(added.std() / batches[0][0]["x"].std()) == pytest.approx(0.3, rel=0.05)
-    assert torch.equal(one[0][0]["ids"], batches[0][0]["ids"])
-
-
-def test_a_file_that_is_worse_under_noise_is_told_so():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(256, 2, generator=generator)
-    labels = (x[:, 0] > 0).long()
-
-    source = SimpleNamespace(
-        model=lambda: nn.Linear(2, 2), example_input=lambda: x[:1], data=lambda split: [(x[:128], labels[:128]), (x[128:], labels[128:])]
-    )
-    task = Task(source, "t")
-
-    def opened(path):
-        def run(inputs):
-            blurred = inputs[:, 0] if path == "base" else inputs[:, 0] + 4 * inputs[:, 1] * (inputs[:, 0].abs() < 0.5)
-            return torch.stack([-blurred, blurred], 1)
-
-        return SimpleNamespace(run=run)
-
-    found = changes.Changes(task, opened, "test", lambda: None)
-    rows = found.noise("file", "base")
-    assert [row["level"] for row in rows] == list(changes.LEVELS)
-    for row in rows:
-        assert row["file"] < row["untouched"]
-        assert row["drop"] == pytest.approx(row["untouched"] - row["file"])
-        assert row["low"] <= row["drop"] <= row["high"]
-    assert all(row["drop"] == 0 for row in found.noise("base", "base"))
-
-
-def test_inputs_without_floating_tensors_are_left_alone():
-    ids = torch.zeros(4, 3, dtype=torch.long)
-    source = SimpleNamespace(model=lambda: None, example_input=lambda: ids, data=lambda split: [(ids, torch.zeros(4, dtype=torch.long))])
-    assert changes.Changes(Task(source, "t"), None, "test", lambda: None).noise("file", "base") == []

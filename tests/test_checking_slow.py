@@ -17,8 +17,9 @@ pytestmark = pytest.mark.slow
 
 
 def check(recipe, *words):
+    space = ["--space", PLAIN] if "--repair" in words else []
     return subprocess.run(
-        [sys.executable, "-m", "autoslim", "check", str(recipe), "--task", TASK, "--space", PLAIN, *map(str, words)],
+        [sys.executable, "-m", "autoslim", "check", str(recipe), "--task", TASK, *space, *map(str, words)],
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
 
@@ -38,7 +39,10 @@ def test_a_recipe_that_fails_is_told_and_then_mended(tmp_path):
     assert told["tried"] > 1
     assert hashlib.sha256((out / "model.onnx").read_bytes()).hexdigest() == told["row"]["sha256"]
     assert told["row"]["changes"]["classes"], "the tiny network's labels are classes"
-    assert [row["level"] for row in told["row"]["changes"]["noise"]] == [0.1, 0.3]
+    assert [row["what"] for row in told["row"]["changes"]["outputs"]] == [
+        "same class as the original",
+        "KL divergence from the original, nats",
+    ]
     assert {path.name for path in out.iterdir()} >= {"model.onnx", "recipe.yaml"}
     assert not (out / "candidates").exists()
     again = check(out / "recipe.yaml", "--max-drop", "1pp")
@@ -51,6 +55,11 @@ def test_a_recipe_of_another_network_and_a_missing_limit(tmp_path):
     done = check(recipe, "--max-drop", "1pp")
     assert done.returncode == 3
     assert "no unit 'nosuch.layer'" in done.stdout
+    recipe.write_text(STRONG.replace("stem: 2", "stem: 2, nosuch.layer: 2"))
+    mended = check(recipe, "--max-drop", "1pp", "--repair")
+    assert mended.returncode == 0, mended.stderr
+    assert "no file could be made of the recipe" in mended.stderr
+    assert "holds after a repair" in mended.stdout
     none = check(recipe)
     assert none.returncode == 2
     assert "no limit is given" in none.stderr

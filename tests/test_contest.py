@@ -99,7 +99,8 @@ def test_rounds_open_anew_and_settle_as_one(ticks):
     found = timed.settle([timed.tournament([FILE], BASE, 0.1)[0] for _ in costs])
     assert runtime.opened == [(FILE, 1), (BASE, 1)] * 5
     assert (found.ratio.value, found.p50.value, found.baseline_p50.value) == pytest.approx((1.0, 2.0, 2.0))
-    assert 0.9 - 1e-9 <= found.ratio.low < 1.0 < found.ratio.high <= 1.1 + 1e-9
+    assert 0.85 < found.ratio.low < 0.92
+    assert 1.08 < found.ratio.high < 1.17
     assert not found.converged
 
 
@@ -130,4 +131,4 @@ def test_a_slow_drift_cancels_in_a_tournament(ticks):
         return call
 
     found = timing.rotate([drifting(2e6), drifting(8e6)], drifting(4e6), seconds=2.0)
-    assert [timing.settled(one).ratio.value for one in found] == pytest.approx([0.5, 2.0], rel=0.01)
+    assert [timing.settled([one]).ratio.value for one in found] == pytest.approx([0.5, 2.0], rel=0.01)

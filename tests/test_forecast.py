@@ -74,6 +74,14 @@ def test_shares_of_a_layer_multiply_and_integer_weights_take_a_quarter(forecast)
     assert forecast.ms(point)[0] == pytest.approx(0.4 + 0.6 * 0.5 * 0.5 + 1.0 * 0.4 * 0.25)
 
 
+def test_bytes_of_a_format_are_those_that_it_needs():
+    """Four bits and their steps, also where no integer kernel runs."""
+    narrow = answer("bits:all", 1, 0.001) | {"bytes": {"a": 56.0, "b.c": 160.0}}
+    forecast = Forecast(SPACE, effects.tables(SPACE, BASE, [*MEASURED[:-1], narrow], size=2000.0))
+    assert forecast.bytes(rows([0, 0, 0, 1, 0]))[0] == pytest.approx(400 + 56 + 160)
+    assert forecast.bytes(rows([0, 1, 0, 1, 0]))[0] == pytest.approx(400 + 56)
+
+
 def test_time_has_a_floor_but_a_removed_layer_has_none(forecast):
     forecast.fit_.floor = 0.2
     gone, small = forecast.ms(rows([0, 1, 0, 0, 0], [2, 0, 0, 0, 0]))
@@ -134,6 +142,26 @@ def test_guessed_tables_say_that_later_choices_cost_less_and_lose_more():
 @pytest.mark.parametrize(("left", "right", "expected"), [([[1, 0], [0, 1]], [2, 3], (2, 3)), ([[1, 1], [1, 2]], [1, 0], (0.5, 0))])
 def test_nonnegative_least_squares(left, right, expected):
     assert nonnegative(np.array(left, dtype=float), np.array(right, dtype=float)) == pytest.approx(expected)
+
+
+STEPPED = {  # kernels of half the channels take 0.6 of the time, of a quarter hardly less; integer ones win nothing by the first step
+    "float": [{"a": 0.18, "b.c": 0.2}, {"a": 0.15, "b.c": 0.16}],
+    "integer": [{"a": 0.15, "b.c": 0.08}, {"a": 0.12, "b.c": 0.08}],
+}
+
+
+def test_steps_of_kernels_are_those_of_the_files_that_were_profiled():
+    """Where all groups stand at one position the layers take the profiled times; the choices of one layer's two sides share its step evenly."""
+    tables = effects.tables(SPACE, BASE | {"times": BASE["times"] | {"ladder": STEPPED}}, MEASURED, size=2000.0)
+    forecast = Forecast(SPACE, tables)
+    for kind, bits in (("float", 0), ("integer", 1)):
+        for level, spent in enumerate(STEPPED[kind], 1):
+            told = forecast.ms(rows((level, 0, 1, bits, 0)))[0]  # 0.4: what the profile gives to no layer
+            assert told == pytest.approx(0.4 + 2.0 * (spent["a"] + spent["b.c"]), rel=0.01)
+    half = forecast.ms(rows((0, 0, 1, 0, 0)))[0]
+    assert half == pytest.approx(0.4 + 2.0 * (0.3 + 0.5 * (0.2 / 0.5) ** 0.5), rel=0.01)
+    again = Forecast(SPACE, Tables.from_dict(tables.as_dict()))
+    np.testing.assert_allclose(again.ms(rows((1, 0, 1, 1, 0))), forecast.ms(rows((1, 0, 1, 1, 0))), rtol=1e-3)
 
 
 def test_items_ask_for_the_loss_of_the_strongest_and_the_middle_choice():

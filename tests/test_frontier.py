@@ -1,6 +1,7 @@
 """strategies/frontier.py on a made-up network whose law is known: a few evaluations give what random search does not."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,3 +131,68 @@ def test_the_solved_points_are_near_the_true_front_of_a_small_space():
     corner = points(every[:1])[0] + np.array([10.0, 0.1, 0.1])
     assert pareto.hypervolume(points(solved), corner) > 0.97 * pareto.hypervolume(points(every), corner)
     assert len(solved) < 0.2 * len(every)
+
+
+def test_the_metric_s_loss_per_unit_of_gap_is_learnt_from_results():
+    """A gap of 0.2 costs 0.03 of a metric of 0.9, within noise; a plain view counts that instead of the logarithm of the gap."""
+    network = Network(0)
+    member = plugins.find("strategies", "frontier")(network.space, OBJECTIVES, (), 0, network.tables.as_dict())
+    identity, generator = network.space.identity(), np.random.default_rng(0)
+    for number in range(30):
+        point, memo = (identity, {}) if number == 0 else member.ask(number)
+        gap = 0.0 if number == 0 else float(generator.uniform(0.01, 0.3))
+        metric = 0.9 - 0.15 * gap + (number > 0) * 0.002 * generator.standard_normal()
+        values = {"metric": Value(metric), "latency_ms": Value(1.0), "size_bytes": Value(1e4)}
+        member.tell(number, point, memo, Done(Measurement(values, {}, {"gap": gap}), {}, "", "", Recipe.of([])))
+    assert member._slope() == pytest.approx(0.15 / 0.9, rel=0.1)
+    whole = member._corner()
+    assert member._axes([0.2], [whole], plain=True)[0] == pytest.approx([0.2 * member._slope(), 1.1, 1.1])
+
+
+def test_what_is_expected_to_need_recovery_gets_it_at_once():
+    network = Network(0)
+    recovery = Domain("recovery:distill_steps", "recovery", (0, 100), ((), ()), ordered=True)
+    space = SearchSpace((*network.space.domains, recovery), {})
+    member = plugins.find("strategies", "frontier")(space, OBJECTIVES, (), 0, network.tables.as_dict())
+    forecast, _ = member._solved()
+    mild, strong = np.zeros(len(space.domains), dtype=int), np.array([3] * LAYERS + [0] * LAYERS + [0])
+    mild[LAYERS] = 1
+    assert forecast.gap(mild[None])[0] < 0.02 < forecast.gap(strong[None])[0]
+    assert member._recovered(forecast, mild)[-1] == 0
+    assert member._recovered(forecast, strong)[-1] == 1
+
+
+def test_costs_that_break_a_limit_say_nothing_of_the_allowed_gap():
+    """All too slow, the untouched model too: no drop was too large, so no gap is."""
+    network = Network(1)
+    strategy = plugins.load(
+        "strategies",
+        "frontier",
+        space=network.space,
+        objectives=OBJECTIVES,
+        constraints=("ms", "max_drop"),
+        seed=0,
+        tables=network.tables.as_dict(),
+    )
+    for number in range(8):
+        point, memo = strategy.ask(number)
+        strategy.tell(number, point, memo, replace(network.judge(point), violations={"ms": 0.5, "max_drop": -0.2}))
+    assert strategy._edge() is None
+    point, memo = strategy.ask(8)
+    strategy.tell(8, point, memo, replace(network.judge(point), violations={"ms": 0.5, "max_drop": 0.2}))
+    assert strategy._edge() is not None
+
+
+def test_a_limit_is_learnt_at_the_speed_of_the_tables():
+    """60 ms at a quarter more than the tables' time is 48 ms of theirs."""
+    network = Network(1)
+    strategy = plugins.load(
+        "strategies", "frontier", space=network.space, objectives=OBJECTIVES, constraints=("ms",), seed=0, tables=network.tables.as_dict()
+    )
+    point, memo = strategy.ask(0)
+    whole = strategy._blank.whole_ms
+    values = {"latency_ms": Value(1.25 * 0.8 * whole), "latency_ratio": Value(0.8), "size_bytes": Value(1.0), "metric": Value(0.9)}
+    limit = 0.5 * whole
+    broken = {"ms": 1.25 * 0.8 * whole / limit - 1}
+    strategy.tell(0, point, memo, Done(Measurement(values, facts={"gap": 0.1}), broken, "m", "s", Recipe()))
+    assert strategy._bounds["latency_ms"] == pytest.approx(limit / 1.25)

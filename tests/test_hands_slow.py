@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import disks
+import psutil
 import pytest
 
 from autoslim.candidate import Candidate, Done
@@ -21,28 +23,10 @@ CANDIDATE = Candidate(0, {}, Recipe.of([Step("student", "", {"builder": "small"}
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
-    """A file system of 64 MB that slots live on."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    told = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
-    if told.returncode:
-        pytest.skip(f"no file system can be mounted here ({told.stderr.strip()})")
-    monkeypatch.setenv("AUTOSLIM_SLOTS", str(place / "slots"))
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(disk):
-    """Leave less than a page free; returns the file that does it."""
-    filler = disk / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"x" * 65536)
-                file.flush()
-        except OSError:
-            os.truncate(filler, file.tell() if not file.closed else filler.stat().st_size)
-    return filler
+    """The small disk that slots live on."""
+    with disks.small(tmp_path / "disk") as place:
+        monkeypatch.setenv("AUTOSLIM_SLOTS", str(place / "slots"))
+        yield place
 
 
 def test_a_full_disk_hands_the_candidate_back_and_a_free_one_takes_it(disk, tmp_path):
@@ -52,16 +36,22 @@ def test_a_full_disk_hands_the_candidate_back_and_a_free_one_takes_it(disk, tmp_
     try:
         assert hands.folder.is_relative_to(disk)
         hands.configure(Setup(job, None, {}))
+        [early] = psutil.Process().children()  # it starts before there is anything to do
         prepared = hands.do("prepare", None, lambda: None, None)
         assert prepared.kind == "ok"
+        assert psutil.Process().children() == [early]
         assert hands.ready()
-        filler = fill(disk)
+        filler = disks.fill(disk)
         assert not hands.ready()
         reply = hands.do("evaluate", CANDIDATE, lambda: None, None)
         assert reply.kind == "again", reply
         assert "No space left on device" in reply.value
         filler.unlink()
         assert hands.ready()
+        hands.configure(Setup(job, prepared.value, {}))
+        [idle] = psutil.Process().children()
+        idle.kill()  # while it has nothing to do: no candidate pays for that
+        idle.wait(10)
         reply = hands.do("evaluate", CANDIDATE, lambda: None, None)
         assert isinstance(reply.value, Done), reply
         assert reply.files[reply.value.model_file][0] == reply.value.sha256

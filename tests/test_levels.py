@@ -1,6 +1,7 @@
 """Imports point one way: words know nothing of models, reading a study loads neither torch nor ray, members do not meet."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from autoslim import plugins
 from autoslim.errors import UserError
 
 ROOT = Path(autoslim.__file__).parent
+DOCS = Path(__file__).parents[1] / "docs"
 WORDS = (
     "errors",
     "recipe",
@@ -24,8 +26,10 @@ WORDS = (
     "structure",
     "solver",
     "forecast",
+    "correction",
     "effects",
     "formats",
+    "growth",
 )
 
 
@@ -51,8 +55,15 @@ def test_words_stand_on_words_numpy_and_the_standard_library(word):
     path = ROOT / f"{word}.py"
     top = {name.split(".")[0] for name in imported(path, everywhere=False)}
     assert top <= {*sys.stdlib_module_names, "numpy", "autoslim"}
-    assert {name.split(".")[0] for name in imported(path)} <= {*sys.stdlib_module_names, "numpy", "autoslim", "moocore", "yaml"}
+    assert {name.split(".")[0] for name in imported(path)} <= {*sys.stdlib_module_names, "numpy", "autoslim", "moocore", "scipy", "yaml"}
     assert own(imported(path)) <= set(WORDS)
+
+
+def test_the_words_are_those_of_the_architecture_page():
+    told = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    lines = [line for line in told.splitlines() if line.startswith("| words |")]
+    files = {name.removesuffix(".py") for line in lines for name in re.findall(r"`(\w+\.py)`", line)}
+    assert files == set(WORDS)
 
 
 def test_words_import_each_other_without_a_circle():
@@ -80,7 +91,7 @@ def test_every_member_says_in_one_line_what_it_is(door):
 
 def test_reading_and_planning_load_neither_torch_nor_ray():
     code = (
-        "import sys, autoslim, autoslim.spec, autoslim.study, autoslim.tables, autoslim.report, autoslim.search, autoslim.checking, autoslim.watching\n"
+        "import sys, autoslim, autoslim.spec, autoslim.study, autoslim.tables, autoslim.report, autoslim.search, autoslim.checking, autoslim.watching, autoslim.reading, autoslim.ablating\n"
         "print(sorted({'torch', 'ray', 'onnxruntime', 'torch_pruning'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)

@@ -6,6 +6,7 @@ from networks import noise
 from torch import nn
 
 from autoslim import engine, lowrank
+from autoslim.errors import UserError
 from autoslim.interfaces import Unit
 from autoslim.recipe import Recipe, Step
 from autoslim.techniques import rank
@@ -257,6 +258,47 @@ def test_the_rank_follows_energy_or_bayes():
     conv = made(lambda: nn.Conv2d(32, 32, 3))
     conv.weight.data = torch.einsum("oa,abhw,ib->oihw", noise(32, 8), noise(8, 8, 3, 3), noise(32, 8, seed=1)) + 0.001 * noise(32, 32, 3, 3)
     assert rank.factorise(conv, "evbmf", "auto")[1].weight.shape[:2] == (8, 8)
+
+
+def with_spectrum(squares, seed):
+    """A linear layer (64, 64) whose squared singular values are given."""
+    layer = made(lambda: nn.Linear(64, 64))
+    left, right = (torch.linalg.qr(noise(64, 64, seed=seed + n))[0] for n in (0, 1))
+    layer.weight.data = left @ torch.diag(squares.sqrt()) @ right
+    return layer
+
+
+@pytest.mark.parametrize("method", ["auto", "whitened"])
+def test_a_global_share_of_energy_is_that_of_all_layers_together(method):
+    """One layer with 64 nearly equal squares, each about 1/64 of its sum, and one that eight hold. Of two sums of one, 0.6 may go: what is
+    beside the eight, and 38 of the 64; the rank of 26 becomes 24."""
+    even, few = 1 + 1e-3 * torch.arange(64.0), torch.cat([torch.full((8,), 100.0), torch.full((56,), 0.01)])
+    layers = nn.Sequential(with_spectrum(even, 1), with_spectrum(7.0 * few, 3))
+    white = [torch.linalg.qr(noise(64, 64, seed=9))[0] * 8]  # second moments of one, so that whitening changes nothing of the first layer
+    if method == "whitened":
+        layers[1].weight.data = layers[1].weight.data @ torch.linalg.inv(layers[0].weight.data)
+        layers[0].bias.data.zero_()
+    value = {"share": 0.7, "by": "energy", "scope": "global", "method": method}
+    draft = engine.compress(layers, Recipe.of([Step("rank", "0", value), Step("rank", "1", value)]), white)
+    assert [draft.model[place][0].out_features for place in (0, 1)] == [24, 8]
+    alone = engine.compress(layers, Recipe.of([Step("rank", "0", value)]), white)
+    assert alone.notes == ["rank: 0 kept whole, 0.7 of its rank has no smaller form"], "45 of 64 are no smaller than the layer"
+
+
+def test_both_sides_of_a_convolution_take_part_in_a_global_share():
+    conv = made(lambda: nn.Conv2d(32, 32, 3))
+    conv.weight.data = torch.einsum("oa,abhw,ib->oihw", noise(32, 8), noise(8, 8, 3, 3), noise(32, 8, seed=1)) + 1e-4 * noise(32, 32, 3, 3)
+    value = {"share": 0.999, "by": "energy", "scope": "global", "method": "auto"}
+    draft = engine.compress(nn.Sequential(conv), Recipe.of([Step("rank", "0", value)]), [noise(2, 32, 5, 5)])
+    assert draft.model[0][1].weight.shape[:2] == (8, 8)
+
+
+@pytest.mark.parametrize("wrong", [{"by": "share", "scope": "global"}, {"by": "energy", "scope": "all"}])
+def test_a_scope_that_has_no_meaning_is_refused(wrong):
+    with pytest.raises(UserError, match="rank: scope is"):
+        rank.Member(**wrong)
+    with pytest.raises(UserError, match="rank of head"):
+        rank.Member().effective(Unit("head", ("head",)), {"share": 0.5} | wrong)
 
 
 @pytest.mark.parametrize("unit", ["linear1", "linear2"])

@@ -12,7 +12,8 @@ from autoslim import engine, recovery
 from autoslim.errors import UserError
 from autoslim.inputs import call
 from autoslim.recipe import Recipe, Step
-from autoslim.recovery import Lesson, check, gap, judge, recover
+from autoslim.recovery import Lesson, gap, judge, recover
+from autoslim.settings import DEFAULTS, check
 
 OFF = {"resolve": False, "bn": False, "bias": False, "distill_steps": 0}
 CUT = Recipe.of([Step("channels", "blocks.0.conv1", 16), Step("channels", "blocks.1.conv1", 16)])
@@ -46,6 +47,8 @@ def drafted(school, recipe=CUT):
         {"distill_steps": 8, "lr": 10.0},
         {"distill_steps": 8, "lr": 1e30},
         {"distill_steps": 3, "lr": 10.0, "labels": 5.0},
+        {"distill_steps": 8, "optimizer": "sgd", "schedule": "linear", "batch": 3, "weight_decay": 0.01},
+        {"distill_steps": 8, "optimizer": "rmsprop", "schedule": "constant", "dropout": 0.2},
         OFF,
     ],
 )
@@ -201,12 +204,19 @@ def test_gap_of_other_outputs_is_relative():
 
 
 def test_settings_are_checked():
-    assert check({"lr": 0.1}) == {"resolve": True, "bn": True, "bias": True, "distill_steps": 0, "lr": 0.1, "labels": 0.0}
+    assert check({"lr": 0.1}) == DEFAULTS | {"lr": 0.1}
     for settings, message in [
-        ({"steps": 5}, "unknown key 'steps', allowed: resolve, bn, bias, distill_steps"),
+        ({"steps": 5}, "unknown key 'steps', allowed: resolve, bn, ln, bias, rewind, distill_steps"),
         ({"bn": 1}, "bn is 1, allowed: true or false"),
         ({"lr": -1}, "lr is -1, allowed: a number from 0"),
         ({"distill_steps": "many"}, "distill_steps is 'many'"),
+        ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs', allowed: adam, sgd, rmsprop"),
+        ({"schedule": 1}, "schedule is 1, allowed: cosine, linear, constant, stable"),
+        ({"dropout": 1.0}, "dropout is 1.0, allowed: a number from 0 up to below 1"),
+        ({"temperature": 0}, "temperature is 0, allowed: a number above 0"),
+        ({"hints": -1}, "hints is -1, allowed: a number from 0"),
+        ({"outputs": "logits"}, "outputs is 'logits', allowed: auto, scores, values"),
+        ({"rewind": "x.onnx"}, "rewind is 'x.onnx', allowed: an existing file of weights"),
     ]:
         with pytest.raises(UserError, match=f"space.yaml: {message}"):
             check(settings, "space.yaml")

@@ -16,6 +16,8 @@ import pytest
 
 HERE = Path(__file__).parent
 TASK, PLAIN, HOSTILE = (str(HERE / "tasks" / name) for name in ("tiny.py", "plain.yaml", "hostile.yaml"))
+#: two points of the front beside the rivals: each verified file takes seconds
+SEARCH = ("search", "--task", TASK, "--space", PLAIN, "--verify", 2)
 
 
 def autoslim(*words, cwd=None, **options):
@@ -34,7 +36,7 @@ def rows(path):
 def finished(tmp_path_factory):
     """A finished search: (folder, process)."""
     out = tmp_path_factory.mktemp("study") / "out"
-    done = autoslim("search", "--task", TASK, "--space", PLAIN, "--trials", 8, "--budget-ms", "1000", "--out", out)
+    done = autoslim(*SEARCH, "--trials", 8, "--budget-ms", "1000", "--out", out)
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -45,6 +47,11 @@ def test_output_contract(finished):
     summary = json.loads((out / "summary.json").read_text())
     front = rows(out / "front.csv")
     assert summary["feasible"]
+    seconds = summary["seconds"]
+    assert {"preparation", "tables", "search", "verification"} == set(seconds["phases"])
+    assert all(spent > 0 for spent in seconds["phases"].values())
+    assert 0.8 * seconds["total"] < sum(seconds["phases"].values()) < 1.01 * seconds["total"]
+    assert seconds["controller"] < seconds["phases"]["search"]
     assert summary["verified"] == len(front)
     assert {"untouched", "uniform-int8", "uniform-channels-0.5"} <= {row["label"] for row in front}
     for row in front:
@@ -103,7 +110,7 @@ def test_lost_files_are_made_again_from_their_recipes(finished, tmp_path):
     keys = {row["key"] for row in rows(again / "front.csv")}
     for file in again.glob("models/*/model.onnx"):
         file.unlink()
-    done = autoslim("search", "--task", TASK, "--space", PLAIN, "--trials", 8, "--budget-ms", "1000", "--out", again)
+    done = autoslim(*SEARCH, "--trials", 8, "--budget-ms", "1000", "--out", again)
     assert done.returncode == 0, done.stderr
     assert "lost their files and are made again" in done.stdout + done.stderr
     front = rows(again / "front.csv")
@@ -123,12 +130,13 @@ def test_same_command_again_evaluates_nothing_new(finished):
     """Resuming a finished study repeats no evaluation."""
     out, _ = finished
     before = json.loads((out / "summary.json").read_text())
-    done = autoslim("search", "--task", TASK, "--space", PLAIN, "--trials", 8, "--budget-ms", "1000", "--out", out, "--quiet")
+    done = autoslim(*SEARCH, "--trials", 8, "--budget-ms", "1000", "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
     after = json.loads((out / "summary.json").read_text())
     assert (after["evaluations"], after["asked"]) == (before["evaluations"], before["asked"])
 
 
+@pytest.mark.slow
 def test_apply_remakes_the_shipped_file(finished, tmp_path):
     """A recipe applied to the same weights gives a file of the same size; bench times it against the shipped one."""
     out, _ = finished
@@ -172,7 +180,7 @@ def test_hostile_candidates_end_alone(tmp_path):
         "--strategy",
         "tpe",
         "--trial-timeout",
-        "30s",
+        "20s",
         "--trial-memory-mb",
         "1500",
         "--out",
@@ -187,10 +195,11 @@ def test_hostile_candidates_end_alone(tmp_path):
     assert "running" not in ends
 
 
+@pytest.mark.slow
 def test_unreachable_budget_is_answered_with_the_floor(tmp_path):
     """A limit below the strongest corner: exit status 3, the smallest measured value, the closest point saved."""
     out = tmp_path / "out"
-    done = autoslim("search", "--task", TASK, "--space", PLAIN, "--budget-macs", "10", "--trials", 8, "--out", out, "--quiet")
+    done = autoslim(*SEARCH, "--budget-macs", "10", "--trials", 8, "--out", out, "--quiet")
     assert done.returncode == 3, done.stderr
     assert "cannot be met" in done.stderr
     assert "is the smallest measured" in done.stderr
@@ -202,7 +211,7 @@ def test_unreachable_budget_is_answered_with_the_floor(tmp_path):
 
 def begin(out, *words):
     return subprocess.Popen(
-        [sys.executable, "-m", "autoslim", "search", "--task", TASK, "--space", PLAIN, "--out", str(out), *words],
+        [sys.executable, "-m", "autoslim", *map(str, SEARCH), "--out", str(out), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -219,6 +228,26 @@ def wait_for_trials(process, count):
     raise AssertionError("the search ended early")
 
 
+def wait_for_workers(out, seconds=60):
+    """Until the workers of a run have a log, which it begins once it holds the study."""
+    end = time.monotonic() + seconds
+    while not (out / "worker.log").is_file():
+        assert time.monotonic() < end, "the search did not begin"
+        time.sleep(0.05)
+
+
+def native_trials(journal):
+    """{number: trial} as Optuna alone reads them."""
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    [name] = optuna.get_all_study_names(storage)
+    return {trial.number: trial for trial in optuna.load_study(study_name=name, storage=storage).trials}
+
+
+def key_of(trial):
+    return trial.user_attrs["autoslim"]["key"]
+
+
+@pytest.mark.slow
 def test_kill_nine_then_resume_loses_and_doubles_nothing(tmp_path):
     """kill -9 in the middle: the same command goes on; finished trials stay, no key is evaluated twice, none stays RUNNING."""
     out = tmp_path / "out"
@@ -228,10 +257,20 @@ def test_kill_nine_then_resume_loses_and_doubles_nothing(tmp_path):
     process.wait()
     time.sleep(0.5)
     journal = out / "study.journal"
+    before = native_trials(journal)
+    assert len([trial for trial in before.values() if trial.state.is_finished()]) >= 2
     with journal.open("ab") as file:
         file.write(b'{"op_code": 4, "worker')  # what a power loss in the middle of a write leaves
-    done = autoslim("search", "--task", TASK, "--space", PLAIN, "--trials", 8, "--out", out, "--quiet")
+    done = autoslim(*SEARCH, "--trials", 8, "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
+    after = native_trials(journal)
+    for number, trial in before.items():
+        assert after[number].params == trial.params
+        assert key_of(after[number]) == key_of(trial)
+        if trial.state.is_finished():
+            assert after[number] == trial, "state, values, attributes and times are those of the first run"
+        else:
+            assert after[number].state == optuna.trial.TrialState.FAIL
     trials = rows(out / "trials.csv")
     assert [int(row["number"]) for row in trials] == list(range(len(trials)))
     assert all(row["end"] in ("done", "failed", "rejected") for row in trials)
@@ -241,6 +280,7 @@ def test_kill_nine_then_resume_loses_and_doubles_nothing(tmp_path):
     assert interrupted <= set(evaluated)
 
 
+@pytest.mark.slow
 def test_ctrl_c_once_finishes_with_a_verified_front(tmp_path):
     """One Ctrl-C: exit status 130, and the front of what there is is verified and reported."""
     out = tmp_path / "out"
@@ -253,13 +293,14 @@ def test_ctrl_c_once_finishes_with_a_verified_front(tmp_path):
     assert json.loads((out / "summary.json").read_text())["stopped"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_second_run_in_the_same_folder_is_refused(tmp_path):
     """While a run holds the study, another one ends with status 4 and says so in one line."""
     out = tmp_path / "out"
     process = begin(out, "--trials", "200")
     try:
-        wait_for_trials(process, 1)
-        second = autoslim("search", "--task", TASK, "--space", PLAIN, "--out", out, "--quiet")
+        wait_for_workers(out)
+        second = autoslim(*SEARCH, "--out", out, "--quiet")
         assert second.returncode == 4
         assert "in use" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
@@ -279,3 +320,39 @@ def test_another_task_in_the_same_folder_is_refused(finished, tmp_path):
     assert "begun with another task, weights" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert (out / "models/untouched/model.onnx").read_bytes() == untouched
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_stops_at_once_and_the_same_command_goes_on(tmp_path):
+    out = tmp_path / "out"
+    process = begin(out, "--trials", "6")
+    wait_for_trials(process, 2)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert not (out / "summary.json").exists(), "nothing was verified any more"
+    before = {trial.number: trial for trial in native_trials(out / "study.journal").values() if trial.state.is_finished()}
+    done = autoslim(*SEARCH, "--trials", 6, "--out", out, "--quiet")
+    assert done.returncode == 0, done.stderr
+    after = native_trials(out / "study.journal")
+    assert all(after[number] == trial for number, trial in before.items())
+    trials = rows(out / "trials.csv")
+    evaluated = [row["key"] for row in trials if row["end"] == "done" and not row["cached_from"]]
+    assert len(evaluated) == len(set(evaluated)) >= 6
+    assert {row["key"] for row in trials if row["reason"] == "interrupted"} <= set(evaluated)
+
+
+@pytest.mark.slow
+def test_throughput_is_an_objective(tmp_path):
+    words = ["--objectives", "metric,throughput", "--trials", "5", "--out", tmp_path / "out"]
+    done = autoslim(*SEARCH, *words, "--quiet")
+    assert done.returncode == 0, done.stderr
+    study = native_trials(tmp_path / "out" / "study.journal")
+    told = [trial.values for trial in study.values() if trial.values]
+    front = rows(tmp_path / "out" / "front.csv")
+    assert all(float(row["throughput"]) == pytest.approx(1000 * int(row["batch"]) / float(row["latency_ms"])) for row in front)
+    assert len(told) >= 4
+    assert all(len(values) == 2 and values[1] > 100 for values in told), "samples a second, more is better"
+    assert {"uniform-int8", "untouched"} <= {row["label"] for row in front}

@@ -1,11 +1,14 @@
 """The cache between studies, and what a sweep plans and compares."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import studies
+from autoslim import comparing, sharing
 from autoslim.budget import Budget, Limit
 from autoslim.candidate import Candidate, Done, Failed
 from autoslim.clock import sha256
@@ -101,6 +104,27 @@ def test_a_file_that_was_changed_is_no_result(tmp_path):
     assert inner.made == 1
 
 
+def test_whoever_waits_behind_the_cache_gives_signs_of_life_too(tmp_path):
+    shared, inner = study(tmp_path, "first")
+    shared.beat = renewed = object()
+    assert inner.beat is renewed is shared.beat
+
+
+def test_a_cache_on_a_full_disk_is_told_and_ends_no_search(tmp_path, monkeypatch):
+    shared, inner = study(tmp_path, "first")
+    said, copy = [], sharing.shutil.copyfile
+    inner.say = said.append
+
+    def full(source, target):
+        copy(source, target)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sharing.shutil, "copyfile", full)
+    assert evaluate(shared)[1].notes == ("a note",)
+    assert said == [f"--cache {tmp_path / 'cache'}: candidate 3 is not kept (No space left on device)"]
+    assert not list((tmp_path / "cache").rglob("*.*")), "nothing half is left"
+
+
 def test_failures_are_not_kept(tmp_path):
     shared, inner = study(tmp_path, "first")
     shared.submit(CANDIDATE)
@@ -112,8 +136,8 @@ def test_failures_are_not_kept(tmp_path):
 def test_a_sweep_is_studies_times_targets_times_seeds():
     assert plan(["a.yaml", "digits"], ["0", "1"], ["board"]) == [
         Run("a-board-seed0", ("a.yaml", "--target", "board", "--seed", "0")),
-        Run("a-board-seed1", ("a.yaml", "--target", "board", "--seed", "1")),
         Run("digits-board-seed0", ("digits", "--target", "board", "--seed", "0")),
+        Run("a-board-seed1", ("a.yaml", "--target", "board", "--seed", "1")),
         Run("digits-board-seed1", ("digits", "--target", "board", "--seed", "1")),
     ]
     assert plan(["digits"], [], []) == [Run("digits", ("digits",))]
@@ -139,3 +163,20 @@ def test_the_table_says_what_there_is(tmp_path):
     assert lines[0].split() == list(COLUMNS)
     assert lines[1].split() == ["a", "done", "8", "5", "0.17", "0.9", "0.5123", "0.25", "81.4"]
     assert lines[2].split() == ["b", "failed", "(2)", "-", "-", "-", "-", "-", "-", "-"]
+
+
+def test_a_sweep_has_one_report_and_compares_like_with_like(tmp_path):
+    """Two studies of one task and one of another: all are in the table, only the two stand against each other; a failed run is told."""
+    for name, better, task in (("a-seed0", 0.0, "t0"), ("a-seed1", 0.2, "t0"), ("b-seed0", 0.0, "t1")):
+        studies.make(tmp_path / name, trials=12, verify=4, better=better, identity={"task": task}, name=name)
+    ends = (("a-seed0", "done", 4), ("a-seed1", "done", 4), ("b-seed0", "done", 4), ("c", "failed (2)", None))
+    rows = [{**dict.fromkeys(COLUMNS), "study": name, "status": status, "verified": count} for name, status, count in ends]
+    text = comparing.write(tmp_path, rows).read_text()
+    lines = [line for line in text.splitlines() if line.startswith(("| [", "| c "))][:4]
+    assert [line.split("|")[2].strip() for line in lines] == ["done", "done", "done", "failed (2)"]
+    assert [line.split("|")[1].strip() for line in lines] == [*(f"[{n}]({n}/report.html)" for n in ("a-seed0", "a-seed1", "b-seed0")), "c"]
+    assert [line for line in text.splitlines() if line.startswith("## ")][0] == "## a-seed0, a-seed1"
+    assert "## b-seed0" not in text
+    assert "a-seed1" in text.partition("## a-seed0, a-seed1")[2]  # the verdict names the faster one
+    assert "a-seed1" in (tmp_path / "compare-1.html").read_text()
+    assert not (tmp_path / "compare-2.html").exists()

@@ -7,7 +7,7 @@ import pytest
 from autoslim import shipping
 from autoslim.candidate import Done
 from autoslim.errors import AutoSlimError
-from autoslim.metrics import Measurement
+from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe, Step
 from autoslim.shipping import ENOUGH_PASSES, PASSES
 from autoslim.study import Entry
@@ -163,3 +163,25 @@ def test_a_later_round_that_fails_costs_no_other_file_its_row(ship):
     rows, _, said = run(Study())
     assert [row["rounds"] for row in rows] == [PASSES, 1, PASSES]
     assert any(text.startswith(f"{entries[1].key} was timed 1 times and no more") for text in said)
+
+
+def test_where_time_is_short_the_files_that_add_most_are_looked_at_first(tmp_path, monkeypatch):
+    """Six points and two rivals, and time for FEWEST_FILES alone: the untouched model, the point of most hypervolume, then what adds most to
+    it, worked out by hand; the rows are in the order of the study all the same."""
+    monkeypatch.setattr(shipping, "Worker", Worker)
+    places = {"untouched": (0.9, 1.0), "uniform-int8": (0.9, 0.5), "a": (0.9, 0.8), "b": (0.88, 0.1), "c": (0.899, 0.3), "d": (0.87, 0.09)}
+    entries = []
+    for number, (name, (metric, ms)) in enumerate(places.items()):
+        recipe, label = Recipe.of([Step("bits", f"layer{number}", 8)] if number else ()), name if len(name) > 1 else ""
+        file = f"candidates/{recipe.key}/model.onnx" if number else "models/untouched/model.onnx"
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_bytes(b"weights")
+        found = Measurement({"metric": Value(metric), "latency_ms": Value(ms)}, {}, {})
+        entries.append(Entry(number, {}, label, {}, recipe.key, Done(found, {}, file, f"{number}" * 64, recipe)))
+    goals = {"objectives": ("metric", "latency_ms"), "metric_direction": "max", "untouched": entries[0].outcome.measurement}
+    # volumes in the box of half the metric lost and 1.1 of the time: b 0.478 * 1.0, c 0.499 * 0.8, d 0.467 * 1.01, a 0.5 * 0.3; beside b: c 0.0169,
+    # a 0.0067, d 0.0047; beside both: d 0.0047, a 0.0003
+    order = [entry.number for entry in shipping.by_worth(entries, CONTEXT | goals)]
+    assert order == [0, 3, 4, 1, 5, 2]
+    rows = shipping.verify(Study(), SimpleNamespace(out=str(tmp_path)), CONTEXT | goals, entries, print, until=0.0)
+    assert [row["number"] for row in rows] == [0, 1, 3, 4]

@@ -21,6 +21,7 @@ from autoslim.errors import UserError
 from autoslim.inputs import call, distance
 from autoslim.recipe import Recipe, Step
 from autoslim.spec import SHORTCUT_TASK, StudySpec
+from autoslim.tasks import _source
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "##s", "the", "a", "was", "very", "dog", "fox", "over", "lazy"]
 SIZES = {"vocab_size": len(WORDS), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
@@ -411,6 +412,7 @@ def test_bits_channels_and_depth_of_a_hugging_face_network(bert, tmp_path):
     assert eight.stat().st_size < floats.stat().st_size
 
 
+@pytest.mark.slow
 def test_profile_of_a_folder_from_the_command_line(bert):
     words = ["profile", "--model", f"hf:{bert[0]}", "--data", "random:4", "--task-arg", "length=16", "--json"]
     done = subprocess.run([sys.executable, "-m", "autoslim", *words], capture_output=True, text=True, timeout=300, check=False)
@@ -471,7 +473,12 @@ def test_arrays_of_one_input_with_classes(files, tmp_path):
     assert torch.equal(found.example_input(), torch.from_numpy(x[:1]).float())
     batches = list(found.batches("val"))
     assert [len(targets) for _, targets in batches] == [16, 4]
-    assert torch.equal(torch.cat([targets for _, targets in batches]), torch.from_numpy(y))
+    order = torch.tensor(_source.mixed(20))
+    assert order.tolist() != sorted(order.tolist()) == list(range(20)), "classes that lie one after the other come mixed"
+    assert torch.equal(torch.cat([targets for _, targets in batches]), torch.from_numpy(y)[order])
+    assert torch.equal(
+        torch.cat([inputs["an.image"] if isinstance(inputs, dict) else inputs for inputs, _ in batches]), torch.from_numpy(x).float()[order]
+    )
     score = found.score(task.predictor(found.model()), "val")
     want = by_file(files["cnn"][0], torch.from_numpy(x).float())[0].argmax(1).numpy()
     assert score.values == {"top-1 accuracy": pytest.approx((want == y).mean())}
@@ -564,3 +571,18 @@ def test_a_converted_network_is_cut_and_shipped(files, tmp_path):
         want = call(draft.model, batch)
     assert distance(runtime.open(tmp_path / "base.onnx", 1).run(batch), want) < CLOSE
     assert distance(runtime.open(tmp_path / "m.onnx", 1).run(batch), want) < 0.1
+
+
+def test_images_that_lie_class_by_class_come_mixed_and_alike_at_every_pass(tmp_path):
+    """Recovery, calibration and --max-samples take what comes first."""
+    for label in ("cat", "dog", "owl"):
+        folder = tmp_path / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (8, 8), (number, 10, 10)).save(folder / f"{number}.png")
+    (tmp_path / "val").mkdir()
+    found = shortcut("torchvision:squeezenet1_1", f"imagefolder:{tmp_path}", size="32")
+    passes = [[int(label) for _, labels in found.batches("train") for label in labels] for _ in range(2)]
+    assert passes[0] == passes[1]
+    assert sorted(passes[0]) == [0] * 12 + [1] * 12 + [2] * 12
+    assert set(passes[0][:8]) == {0, 1, 2}

@@ -276,3 +276,31 @@ def test_options_of_a_space_become_part_of_the_value():
     assert member.effective(UNIT, plain) == plain
     with pytest.raises(UserError, match="sparsity: criterion is 'luck', allowed"):
         plugins.load("techniques", "sparsity", criterion="luck")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_each_matrix_of_a_recurrent_layer_loses_its_share(kind):
+    model, samples = seeded(networks.Recurrent, kind, bidirectional=True), [noise(8, 7, 12)]
+    draft = sparse(model, {"rnn": 0.3}, samples)
+    names = [name for name, _ in model.rnn.named_parameters() if name.startswith("weight")]
+    assert len(names) == 4
+    for name in names:
+        before, after = getattr(model.rnn, name).detach(), getattr(draft.model.rnn, name).detach()
+        bound = before.abs().flatten().sort().values[round(0.3 * before.numel()) - 1]
+        assert torch.equal(after, torch.where(before.abs() <= bound, 0.0, before))
+        assert torch.equal(draft.masks[f"rnn.{name}"] != 0, after != 0)
+    with torch.no_grad():
+        for parameter in draft.model.parameters():
+            parameter.add_(1.0)
+    draft.constrain(draft.model)
+    assert all(torch.equal(getattr(draft.model.rnn, name) != 0, draft.masks[f"rnn.{name}"] != 0) for name in names)
+
+
+def test_matrices_of_a_recurrent_layer_go_by_magnitude_and_say_so():
+    model, samples = seeded(networks.Recurrent), [noise(8, 7, 12)]
+    draft = sparse(model, {"rnn": {"share": 0.5, "criterion": "obs"}, "head": {"share": 0.5, "criterion": "obs"}}, samples)
+    assert [note.split(",")[0] for note in draft.notes] == [
+        "sparsity: rnn.weight_ih_l0 by magnitude",
+        "sparsity: rnn.weight_hh_l0 by magnitude",
+    ]
+    assert float((draft.model.rnn.weight_hh_l0 == 0).float().mean()) == pytest.approx(0.5)

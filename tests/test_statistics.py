@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autoslim.statistics import corpus_interval, mean_interval, paired_interval
+from autoslim.statistics import corpus_interval, mean_interval, paired_interval, quick_interval
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,18 @@ def test_bootstrap_is_close_to_the_normal_interval_of_a_mean():
     # a percentile of 2000 draws is known to about 5 % of the half-width
     assert (got.low, got.high) == pytest.approx((parts.mean() - half, parts.mean() + half), abs=0.15 * half)
     assert got == mean_interval(parts), "seeded"
+
+
+def test_a_quick_interval_stays_within_what_a_mean_can_be():
+    ones = np.array([1.0] * 199 + [0.0])
+    assert quick_interval(ones) == mean_interval(ones), "Wilson"
+    shares = np.random.default_rng(4).beta(0.2, 0.05, 12)  # most near 1: the normal interval passes it
+    plain = shares.mean() + 1.96 * shares.std(ddof=1) / 12**0.5
+    assert plain > 1.0
+    assert quick_interval(shares).high == 1.0
+    assert quick_interval(shares).low == pytest.approx(2 * shares.mean() - plain, abs=1e-4)
+    errors = shares * 10  # no such bound is known
+    assert quick_interval(errors).high == pytest.approx(10 * plain, abs=1e-3)
 
 
 def test_a_paired_interval_sees_what_unpaired_ones_hide():

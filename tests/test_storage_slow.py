@@ -1,13 +1,15 @@
-"""A study in a real PostgreSQL, started here from the distribution's package: the same record, also while the server goes away."""
+"""A study in a real PostgreSQL and a real MariaDB, started here from the distribution's packages: the same record, also while the server
+goes away."""
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
 from pathlib import Path
 
+import databases
+import faults
 import pytest
 
 from autoslim.candidate import Done, Failed
@@ -24,50 +26,16 @@ POINT, RECIPE = {"bits:a": 8}, Recipe.of([Step("bits", "a", 8)])
 DONE = Done(Measurement({"metric": Value(0.9), "latency_ms": Value(3.0)}), {"ms": 0.5}, "c/model.onnx", "ab" * 32, RECIPE)
 
 
-class Server:
-    """A PostgreSQL in ``folder`` on a free port, run by the user postgres where this is root."""
-
-    def __init__(self, folder, programs):
-        self.data, self._programs = folder / "data", programs
-        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        if self._as:
-            shutil.chown(folder, "postgres")
-        self.call("initdb", "-D", self.data, "-U", "autoslim", "--auth=trust", "-N")
-        self.start()
-        self.url = f"postgresql+psycopg://autoslim@127.0.0.1:{self.port}/postgres"
-
-    def call(self, program, *words):
-        told = [*self._as, str(self._programs / program), *map(str, words)]
-        done = subprocess.run(told, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd="/", timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-
-    def start(self):
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.data} -c fsync=off"
-        self.call("pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "-o", options, "start")
-
-    def stop(self):
-        """As a crash: no farewell to clients."""
-        self.call("pg_ctl", "-D", self.data, "-w", "-m", "immediate", "stop")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    pytest.importorskip("psycopg")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
-    if not found and os.getuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", "postgresql"], capture_output=True, check=False, timeout=240)
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not found:
-        pytest.skip("PostgreSQL is not here and could not be installed from the distribution")
-    folder = Path("/tmp") / f"autoslim-pg-{os.getpid()}"  # a path that the user postgres may enter
+@pytest.fixture(scope="module", params=[databases.PostgreSQL, databases.MySQL], ids=["postgresql", "mysql"])
+def server(request):
+    folder = Path("/tmp") / f"autoslim-{request.param.__name__}-{os.getpid()}"  # a path that the servers' users may enter
     folder.mkdir(mode=0o755)
-    made = Server(folder, found[-1])
-    yield made
-    made.stop()
-    shutil.rmtree(folder)
+    try:
+        made = request.param(folder)
+        yield made
+        made.stop()
+    finally:
+        shutil.rmtree(folder)
 
 
 def opened(tmp_path, server, name):
@@ -91,46 +59,48 @@ def test_the_record_is_the_same_as_in_a_journal(tmp_path, server):
         again.close()
 
 
-def test_a_server_that_goes_away_costs_no_trial_and_doubles_none(tmp_path, server):
-    """Hundreds of trials are asked and told while the server is stopped as in a crash, twice, the second time for long."""
-    study, numbers, errors = opened(tmp_path, server, "away"), [], []
-    done = threading.Event()
+def test_a_server_that_goes_away_changes_nothing_that_a_search_finds(tmp_path, server):
+    """The server is stopped as in a crash while a search asks and tells, twice, the second time for half a minute (PostgreSQL)."""
+    trials, outages, found, errors = 60, {20: 1, 40: 30 if server.url.startswith("postgresql") else 5}, [], []
+    executor = faults.Struck(faults.Alone(tmp_path, 0.05), lambda ends: None)
 
     def work():
         try:
-            while not done.is_set():
-                number = study.ask(POINT, RECIPE)
-                study.tell(number, DONE, ("ms",), ("metric", "latency_ms"))
-                numbers.append(number)
+            found.extend(faults.search(tmp_path, executor, trials, server.url))
         except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        for seconds in (1, 12):
-            before = len(numbers)
-            while len(numbers) < before + 20:
-                assert not errors, errors
-                time.sleep(0.05)
+        for count, seconds in outages.items():
+            while len(executor.ends) < count and not errors:
+                time.sleep(0.01)
             server.stop()
-            stopped = len(numbers)
+            stopped = len(executor.ends)
             time.sleep(seconds)
-            assert len(numbers) <= stopped + 1  # it was really away
+            assert thread.is_alive()
+            assert not errors, errors
+            assert len(executor.ends) <= stopped + 1 < trials - 1  # it was really away, and in the middle
             server.start()
-        before, stop = len(numbers), time.monotonic() + 30
-        while len(numbers) < before + 20 and time.monotonic() < stop:
-            time.sleep(0.05)
     finally:
-        done.set()
-        thread.join(30)
+        thread.join(90)
     assert not errors, errors
-    entries = study.entries()
-    study.close()
-    assert numbers == list(range(len(numbers)))
-    assert len(numbers) >= 60
-    assert [entry.number for entry in entries] == numbers
-    assert all(entry.outcome == DONE for entry in entries)
+    faults.check(tmp_path / "calm", found, trials, executor.ends)
+
+
+def test_what_is_long_comes_back_whole(tmp_path, server):
+    """Coverage and tables of a large network are longer than a TEXT of MySQL."""
+    long = {f"layer{number}": [number] * 20 for number in range(3000)}
+    study = opened(tmp_path, server, "long")
+    try:
+        for told in (long, {"short": 1}, long):
+            study.set_fact("coverage", told)
+            assert study.fact("coverage") == told
+        assert study.facts()["coverage"] == long
+    finally:
+        study.close()
+    assert Study.read(tmp_path, "long", server.url).facts()["coverage"] == long
 
 
 def test_patience_ends_with_a_line_that_says_what_to_do(tmp_path, server):
@@ -173,9 +143,7 @@ def test_a_lost_answer_does_not_make_a_second_trial(tmp_path, server):
 
 def test_a_proxy_of_the_database_serves_as_well(tmp_path, server):
     pytest.importorskip("grpc")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = databases.free_port()
     code = (
         f"import optuna; optuna.storages.run_grpc_proxy_server(optuna.storages.get_storage({server.url!r}), host='127.0.0.1', port={port})"
     )

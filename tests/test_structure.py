@@ -10,7 +10,7 @@ import zoo
 from networks import noise, seeded
 from torch import nn
 
-from autoslim import blocks, coverage, engine, groups, layers, plugins, surgery
+from autoslim import blocks, coverage, engine, groups, layers, normalising, plugins, surgery
 from autoslim.recipe import Recipe, Step
 
 IMAGE = noise(1, 3, 8, 8)
@@ -115,6 +115,17 @@ def reading_nothing(model, group, gone):
         return twin
     for member in group.members:
         module = twin.get_submodule(member.module)
+        if isinstance(module, nn.LayerNorm):  # statistics over what stays
+            spots = [spot for channel in range(group.size) if channel not in gone.tolist() for spot in member.positions[channel]]
+
+            def norm(module, args, output, spots=spots):
+                found = torch.zeros_like(args[0])
+                found[..., spots] = nn.functional.layer_norm(args[0][..., spots], (len(spots),), module.weight[spots], module.bias[spots])
+                return found
+
+            module.register_forward_hook(norm)
+        elif member.axis == "in_proj_weight:1":
+            module.in_proj_weight.data[:, [spot for channel in gone.tolist() for spot in member.positions[channel]]] = 0
         if member.axis == "hidden":
             surgery.silence(twin, groups.Group(group.name, group.size, (member,), ""), gone)
         elif member.axis == "in" and not surgery.is_depthwise(module):
@@ -174,6 +185,10 @@ EXPECTED = {
     "bilstm": {"rnn": {"rnn"}},
     "shared": {"up": {"up"}, "down": {"down"}},
     "prenorm": {
+        "embed": {
+            "embed",
+            *(f"blocks.{block}.{part}" for block in (0, 1) for part in ("attention.out_proj", "norm1", "norm2", "down")),
+        },
         "blocks.0.up": {"blocks.0.up"},
         "blocks.1.up": {"blocks.1.up"},
         "blocks.0.attention": {"blocks.0.attention"},
@@ -231,6 +246,30 @@ def test_heads_are_removed_whole_and_counted_by_hand(structures):
     assert sum(p.numel() for p in attention.parameters()) == 3 * (8 * 16 + 8) + (16 * 8 + 16)
     before, after = structure.layers["blocks.0.attention"].macs, layers.trace(draft.model, example)[0]["blocks.0.attention"].macs
     assert (before, after) == (5 * 4 * 16 * 16 + 2 * 5 * 5 * 16, 5 * 4 * 16 * 8 + 2 * 5 * 5 * 8)
+
+
+def test_the_residual_stream_of_a_transformer_is_cut_by_hand(structures):
+    """Half of 16 channels: the embedding's outputs, all norms, both sides of every block, and what the head reads; heads keep their width."""
+    model, example, structure = structures("prenorm")
+    draft = engine.compress(model, Recipe.of([Step("channels", "embed", 8)]), [example], structure=structure)
+    block = (2 * 2 * 8) + (48 * 8 + 48) + (8 * 16 + 8) + (32 * 8 + 32) + (8 * 32 + 8)
+    assert sum(p.numel() for p in draft.model.parameters()) == (8 * 6 + 8) + 2 * block + (4 * 8 + 4)
+    macs = layers.trace(draft.model, example)[0]
+    assert macs["blocks.0.attention"].macs == 5 * 4 * 8 * 16 + 2 * 5 * 5 * 16
+    both = engine.compress(model, Recipe.of([Step("channels", "embed", 8), Step("heads", "blocks.0.attention", 1)]), [example])
+    assert sum(p.numel() for p in both.model.blocks[0].attention.parameters()) == 3 * (8 * 8 + 8) + (8 * 8 + 8)
+    assert draft.model(example).shape == both.model(example).shape == model(example).shape
+
+
+def test_a_layer_norm_over_some_channels_is_that_of_the_network_without_the_others():
+    norm, x, kept = nn.LayerNorm(6), noise(3, 4, 6), torch.tensor([0, 2, 5])
+    norm.weight.data, norm.bias.data = noise(6, seed=1), noise(6, seed=2)
+    small = nn.LayerNorm(3)
+    small.weight.data, small.bias.data = norm.weight.data[kept], norm.bias.data[kept]
+    with torch.no_grad(), normalising.over(nn.Sequential(norm), {("0", "out"): kept}):
+        found = nn.Sequential(norm)(x)
+    torch.testing.assert_close(found[..., kept], small(x[..., kept]).detach())
+    assert torch.equal(norm(x), nn.functional.layer_norm(x, (6,), norm.weight, norm.bias)), "only while it is on"
 
 
 @pytest.mark.parametrize("name", ["residual", "dense", "depthwise", "flat", "shared"])
@@ -364,7 +403,7 @@ class Parallel(zoo.Attention):
 
 def test_heads_that_share_an_axis_with_channels_are_left_and_named():
     structure = coverage.analyse(seeded(Parallel), noise(1, 7, 6))
-    assert set(structure.groups) == {"up"}
+    assert set(structure.groups) == {"embed", "up"}
     assert structure.left_out["qkv"] == "its heads are read together with channels of other layers"
 
 

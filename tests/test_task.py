@@ -9,7 +9,7 @@ from networks import noise
 from torch import nn
 
 from autoslim import task
-from autoslim.errors import UserError
+from autoslim.errors import TaskFailed, UserError
 from autoslim.inputs import call
 from autoslim.task import Task
 
@@ -326,3 +326,62 @@ def test_the_loss_may_take_inputs_and_task_args():
     assert float(task_.loss()(torch.ones(2), torch.zeros(2), torch.ones(3))) == 7.0
     source.loss = lambda outputs, targets: (outputs - targets).abs().sum()
     assert float(task.Task(source, "t").loss()(torch.ones(2), torch.zeros(2), torch.ones(3))) == 2.0
+
+
+def test_a_generator_that_yields_within_no_grad_leaves_gradients_as_they_were():
+    def data(split):
+        for _ in range(3):
+            with torch.no_grad():
+                yield noise(2, 4), torch.zeros(2)
+
+    source = types.SimpleNamespace(model=lambda: nn.Linear(4, 2), data=data, example_input=lambda: noise(1, 4))
+    drawn = Task(source, "lazy").batches("train")
+    for mode in (True, False):
+        with torch.set_grad_enabled(mode):
+            next(drawn)
+            assert torch.is_grad_enabled() is mode
+    next(drawn)
+    with torch.no_grad():
+        del drawn  # the generator leaves its own block now
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+
+
+def test_a_generator_that_is_within_no_grad_all_along_stays_there():
+    weight = torch.ones(4, 4, requires_grad=True)
+
+    def data(split):
+        with torch.no_grad():
+            for _ in range(3):
+                yield noise(2, 4) @ weight, torch.zeros(2)
+
+    source = types.SimpleNamespace(model=lambda: nn.Linear(4, 2), data=data, example_input=lambda: noise(1, 4))
+    with torch.enable_grad():
+        assert [inputs.requires_grad for inputs, _ in Task(source, "lazy").batches("train")] == [False] * 3
+        assert torch.is_grad_enabled()
+
+
+def test_an_iterator_that_is_handed_out_again_is_not_taken_for_a_missing_split():
+    batches = iter([(noise(2, 4), torch.zeros(2))])
+    source = types.SimpleNamespace(model=lambda: nn.Linear(4, 2), data=lambda split: batches, example_input=lambda: noise(1, 4))
+    found = Task(source, "once")
+    assert found.has("train")
+    with pytest.raises(UserError, match="handed out the same iterator twice"):
+        found.has("train")
+
+
+def leaves(split):
+    """As a script does that finds nothing."""
+    raise SystemExit(f"no {split} here")
+
+
+def leaves_later(split):
+    leaves(split)
+    yield
+
+
+@pytest.mark.parametrize("data", [leaves, leaves_later])
+def test_data_that_ends_the_process_is_told_as_the_task_s_fault(data):
+    """Neither is the process ended nor the split taken for one that there is not."""
+    with pytest.raises(TaskFailed, match=r"task t: data\('?\w*'?\) raised SystemExit: no train here"):
+        made(data=data).has("train")

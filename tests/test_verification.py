@@ -1,14 +1,18 @@
 """verification.py: rounds of timing that are taken one by one, with a contest and locks that are not real."""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from autoslim import timing, verification
 from autoslim.contest import Contest
 from autoslim.errors import AutoSlimError
 from autoslim.job import ROUND_SECONDS
+from autoslim.outputs import Outputs
+from autoslim.task import Task
 from autoslim.verification import Verifier
 
 
@@ -99,3 +103,21 @@ def test_files_are_held_open_together_up_to_so_many_bytes(files):
     assert verification.batches_of([a, b, c], 20) == [[a, b], [c]]
     assert verification.batches_of([a, b, c], 5) == [[a], [b], [c]], "one at least, however large"
     assert verification.batches_of([], 5) == []
+
+
+@pytest.mark.parametrize(("shift", "known"), [(None, True), (0.0, False)], ids=["the batches' own inputs", "inputs made anew"])
+def test_a_corpus_metric_is_resampled_only_where_its_outputs_can_be_looked_up(verifier, shift, known):
+    def evaluate(predict, batches):
+        return {"metric": sum(float(predict(x if shift is None else x + shift).mean()) for x, _ in batches)}
+
+    def data(split):
+        return [(torch.full((4, 2), float(i)), None) for i in range(verification.FEWEST_BATCHES)]
+
+    source = SimpleNamespace(model=print, example_input=print, data=data, evaluate=evaluate, METRICS={"metric": "max"})
+    verifier.task, verifier.split = Task(source, "t"), "val"
+    cache = Outputs(lambda x: x, lambda: None, True)
+    score = verifier.task.score(cache.predict, "val", None, cache.remember(verifier.task.batches("val")))
+    metric, lost = verifier.intervals(score, cache, score, cache)
+    assert metric.value == sum(range(verification.FEWEST_BATCHES))
+    assert (metric.low is not None) is known
+    assert (lost.low is not None) is known

@@ -39,7 +39,7 @@ def autoslim(*words):
 @pytest.mark.slow
 def test_a_finished_study_seeds_another_budget(tmp_path):
     """The front of the first is measured first in the second, whose single choices are not measured again."""
-    common = ("--task", TASK, "--space", PLAIN, "--trials", 9)
+    common = ("--task", TASK, "--space", PLAIN, "--trials", 9, "--verify", 2)
     first = autoslim("search", *common, "--budget-ms", 1000, "--out", tmp_path / "a")
     assert first.returncode == 0, first.stderr
     second = autoslim("search", *common, "--budget-mb", "90%", "--warm-start", tmp_path / "a", "--out", tmp_path / "b")

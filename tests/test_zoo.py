@@ -3,10 +3,14 @@
 import pytest
 import torch
 import zoo
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
+from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from autoslim import coverage, heads, layers, plugins
+from autoslim.baking import baked
 from autoslim.engine import compress
 from autoslim.inputs import call, distance
 from autoslim.recipe import Recipe, Step
@@ -40,6 +44,32 @@ def test_channels_and_heads_reach_the_network_and_halve_its_macs(network):
     assert after[0] < before[0]
 
 
+IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+#: networks whose LayerNorms take statistics over the residual stream -> (network, example, widths of the streams)
+STREAMS = {
+    "vit": (lambda: VisionTransformer(64, 16, 2, 4, 64, 256), IMAGE, {64}),
+    "swin": (lambda: SwinTransformer([4, 4], 48, [1, 2], [3, 6], [4, 4]), IMAGE, {48, 96}),
+    "convnext": (lambda: ConvNeXt([CNBlockConfig(32, 64, 1), CNBlockConfig(64, None, 1)]), IMAGE, {32, 64}),
+    "bert": (*zoo.SMALL["bert"][:2], {64}),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_half_of_the_residual_stream_is_half_of_the_macs(name):
+    """All layers beside the products of attention read or write the stream; the class token and its position are cut with the patches."""
+    build, example, widths = STREAMS[name]
+    torch.manual_seed(0)
+    model = build().eval()
+    structure = coverage.analyse(model, example)
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    streams = [group for group in structure.groups.values() if norms & set(group.producers)]
+    assert {group.size for group in streams} == widths
+    assert norms == {producer for group in streams for producer in group.producers} & norms, "every norm is in one of them"
+    draft = compress(model, Recipe.of(Step("channels", group.name, group.size // 2) for group in streams), [example], structure=structure)
+    assert layers.count(draft.model, example)[1] < 0.53 * structure.macs
+    assert call(draft.model, example) is not None
+
+
 def weights(model, name):
     """Numbers in the weights (no biases) of a module, its own and those below it."""
     return sum(value.numel() for value in model.get_submodule(name).parameters() if value.dim() > 1)
@@ -50,6 +80,7 @@ def test_macs_fall_as_the_weights_do(network):
     name, model, example, _, structure = network
     draft = compress(model, shrunk(structure, 0.25), [example], structure=structure)
     after, _ = layers.trace(draft.model, example)
+    model = baked(model)  # as the draft is: a normalised weight is one tensor, not a direction and a length
     assert after.keys() == structure.layers.keys()
     left = {
         m.module: (group.size, len(draft.kept[m.module, "heads"]))
@@ -62,6 +93,12 @@ def test_macs_fall_as_the_weights_do(network):
         before, now = left[layer.name] if pure else (weights(model, layer.name), weights(draft.model, layer.name))
         if layer.kind == "MatMul" and layer.name in left and not pure or name == "attention" and not layer.name:
             continue  # holds both
+        if layer.kind == "MultiheadAttention":  # width and heads: weights times positions, and twice positions^2 times the heads' width
+            inner = [one.get_submodule(layer.name).out_proj.in_features for one in (model, draft.model)]
+            long = round(((before**2 + 8 * inner[0] * layer.macs) ** 0.5 - before) / (4 * inner[0]))
+            assert before * long + 2 * long**2 * inner[0] == layer.macs
+            assert after[layer.name].macs == now * long + 2 * long**2 * inner[1], layer.name
+            continue
         assert after[layer.name].macs * before == layer.macs * now, layer.name
 
 

@@ -11,7 +11,6 @@ STYLE = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "figure.dpi": 150,
-    "savefig.bbox": "tight",
     "legend.frameon": False,
     "svg.hashsalt": "autoslim",  # names inside an SVG, else random
     "svg.fonttype": "none",  # text stays text, so that a paper can set its own font
@@ -21,8 +20,12 @@ OWN, RIVAL, FAINT, BAD = "#1f6f8b", "#d1495b", "#9aa5b1", "#e9c46a"
 METADATA = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 
 
+#: white space around a figure, inches
+MARGIN = 0.1
+
+
 def draw(path: Path, paint: Callable[[Any], None], size: tuple[float, float] = (7.0, 4.2)) -> None:
-    """One figure with one axis, written as PNG or SVG by its ending, without a date in it."""
+    """One figure with one axis, written as PNG or SVG by its ending, or as both where the path has none; without a date in it."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -32,4 +35,6 @@ def draw(path: Path, paint: Callable[[Any], None], size: tuple[float, float] = (
         FigureCanvasAgg(figure)
         paint(figure.add_subplot())
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata=METADATA.get(path.suffix))
+        box = figure.get_tightbbox().padded(MARGIN)  # measured once; savefig would lay the whole figure out again for each file
+        for file in [path] if path.suffix else [path.with_suffix(ending) for ending in METADATA]:
+            figure.savefig(file, metadata=METADATA.get(file.suffix), bbox_inches=box)

@@ -53,6 +53,7 @@ class ParetoChart:
         """Draw to a PNG or SVG file."""
 
         def paint(axes: Any) -> None:
+            """What was tried below, then rivals and own points with their intervals, then the limit if it is near."""
             for ok, colour, name in (
                 (True, FAINT, "tried, within limits (validation)"),
                 (False, BAD, "tried, a limit broken (validation)"),

@@ -1,5 +1,6 @@
 """Flags that several commands share, and how they become the content of a study."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +25,10 @@ Data = Annotated[
 ]
 Part = Annotated[str | None, typer.Option("--part", help="Which of the task's parts() to compress; default: the largest.")]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
-Threads = Annotated[str | None, typer.Option("--threads", help="Threads that are timed; default: the physical cores this process may use.")]
+Threads = Annotated[
+    str | None,
+    typer.Option("--threads", help="Threads that are timed; default: the physical cores this process has to itself (see docs/numbers.md)."),
+]
 Address = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +39,11 @@ Address = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option("--target", help="With --executor ray_tune: the bench where times are taken (autoslim worker --target NAME)."),
+    typer.Option(
+        "--target",
+        help="Where times are taken: 'cmd:COMMAND', a command with {file} in it that prints JSON (docs/devices.md); "
+        "or, with --executor ray_tune, a bench (autoslim worker --target NAME).",
+    ),
 ]
 MaxSamples = Annotated[str | None, typer.Option("--max-samples", help="At most so many samples of each split.")]
 BudgetMs = Annotated[
@@ -54,7 +62,7 @@ StudyName = Annotated[str | None, typer.Option("--study-name", help="The study, 
 
 
 def pairs(values: list[str] | None) -> dict[str, str]:
-    """["k=v"] -> {"k": "v"}."""
+    """["k=v"] -> {"k": "v"}. Raises UserError for a word without '='."""
     found = {}
     for value in values or []:
         key, sign, rest = value.partition("=")
@@ -64,8 +72,24 @@ def pairs(values: list[str] | None) -> dict[str, str]:
     return found
 
 
+def recipe_of(path: Path) -> Any:
+    """The recipe of a file. Raises UserError for a file that cannot be read or is no recipe."""
+    from autoslim import settings
+    from autoslim.recipe import from_yaml
+
+    if not path.is_file():
+        raise UserError(f"RECIPE: no file {str(path)!r}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"RECIPE: {path} cannot be read ({error})") from None
+    found = from_yaml(text, str(path))
+    settings.check(found.recovery, str(path))
+    return found
+
+
 def task_of(task: str | None, task_arg: list[str] | None, model: str | None, data: str | None) -> dict[str, Any]:
-    """The task part of a study from the flags; empty where none is given."""
+    """The task part of a study from the flags; empty where none is given. Raises UserError for flags that exclude each other."""
     args = pairs(task_arg)
     if model or data:
         if task:
@@ -78,10 +102,49 @@ def task_of(task: str | None, task_arg: list[str] | None, model: str | None, dat
     return ({"task": task} if task else {}) | ({"task_args": args} if args else {})
 
 
+def runtime_of_target(runtime: str | None, target: str | None, benches: bool = False) -> dict[str, Any]:
+    """The runtime part of a study; a target that is a command is a runtime of its own, others are for who knows ``benches``.
+    Raises UserError for a target that is none."""
+    if target is not None and not benches and not target.startswith("cmd:"):
+        raise UserError(f"--target: got {target!r}, allowed: 'cmd:COMMAND' with {{file}} in the command")
+    if target is None or not target.startswith("cmd:"):
+        return {"runtime": runtime}
+    if runtime not in (None, "onnxruntime_cpu"):
+        raise UserError(f"--runtime: got {runtime!r} with --target cmd:, allowed: onnxruntime_cpu, whose files the command gets")
+    return {"runtime": target}
+
+
 def cluster_of(address: str | None, target: str | None) -> dict[str, Any]:
     """The cluster part of a study from the flags; empty where none is given."""
-    found = {name: value for name, value in (("address", address), ("target", target)) if value is not None}
+    found = {
+        name: value for name, value in (("address", address), ("target", target)) if value is not None and not value.startswith("cmd:")
+    }
     return {"executor_options": found} if found else {}
+
+
+def refuse_cluster(address: str | None, target: str | None, executor: str) -> None:
+    """Raise UserError for --address or --target that the executor of the study does not take."""
+    import inspect
+
+    from autoslim import plugins
+
+    told = cluster_of(address, target).get("executor_options", {})
+    taken = inspect.signature(plugins.find("executors", executor)).parameters if told else {}
+    for name, value in told.items():
+        if name not in taken:
+            own = "'cmd:COMMAND' with {file} in the command, or a bench with --executor ray_tune"
+            allowed = own if name == "target" else "host:port or auto with --executor ray_tune"
+            raise UserError(f"--{name}: got {value!r}, which the executor {executor} does not take, allowed: {allowed}")
+
+
+def refuse_threads(spec: Any) -> None:
+    """Raise UserError for more threads than this machine has processors, where it is this machine that times."""
+    from autoslim.host import processors
+
+    if spec.threads > processors() and spec.executor == "local" and not spec.runtime.startswith("cmd:"):
+        raise UserError(
+            f"--threads: got {spec.threads}, allowed: 1 to {processors()}, the processors that this process may use (0: the default)"
+        )
 
 
 def budget_of(ms: str | None, mb: str | None, macs: str | None, memory: str | None, drop: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from autoslim.cli import _flags
+from autoslim.places import writable_file
 
 
 def add(app: typer.Typer) -> None:
@@ -34,21 +35,24 @@ def apply(
     sharded: Annotated[bool, typer.Option("--sharded", help="Spread weights and optimizer over the workers (FSDP).")] = False,
     address: _flags.Address = None,
 ) -> int:
+    """Write the file; exit status 0. What the recipe cannot do to this model is a UserError."""
     from autoslim import spec
-    from autoslim.errors import UserError
-    from autoslim.recipe import from_yaml
+    from autoslim.errors import Untreatable, UserError
 
-    if not recipe.is_file():
-        raise UserError(f"RECIPE: no file {str(recipe)!r}")
-    plan = from_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
+    plan = _flags.recipe_of(recipe)
     wanted = spec.load_study(
         None,
         {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples, **_flags.task_of(task, task_arg, model, data)},
     )
+    _flags.refuse_threads(wanted)
+    writable_file(out, "--out")
     from autoslim.application import apply as make
 
     longer = trainer(plan, wanted, out, steps, workers, rate, sharded, address or "") if steps else None
-    made = make(plan, wanted, out, longer)
+    try:
+        made = make(plan, wanted, out, longer)
+    except Untreatable as error:
+        raise UserError(f"RECIPE {recipe}: does not fit this network ({error}); give the task that it was made for") from None
     for note in made["notes"]:
         typer.echo(f"note: {note}")
     typer.echo(
@@ -62,6 +66,7 @@ def trainer(plan: Any, wanted: Any, out: Path, steps: int, workers: int, rate: f
     """What trains a recovered draft over Ray; the checkpoints lie beside ``out`` until the training has ended."""
 
     def train(draft: Any) -> list[str]:
+        """Train ``draft`` in place; notes. The checkpoints go only once it has ended. Raises AutoSlimError where too many workers are lost."""
         from autoslim import training
         from autoslim.executors import _cluster
 
@@ -80,9 +85,10 @@ def trainer(plan: Any, wanted: Any, out: Path, steps: int, workers: int, rate: f
         )
         ray = _cluster.connect(address, workers, 0, False, None)
         try:
-            return training.train(draft, told, workers, folder)
+            notes = training.train(draft, told, workers, folder)
         finally:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        return notes
 
     return train

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from autoslim.cli import _flags
+from autoslim.places import writable_file, writable_folder
 
 
 def add(app: typer.Typer) -> None:
@@ -32,7 +33,9 @@ def check(
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
     repair: Annotated[bool, typer.Option("--repair", help="If it does not hold, try neighbours of the recipe.")] = False,
-    repair_trials: Annotated[int, typer.Option("--repair-trials", min=1, help="At most so many neighbours.")] = 12,
+    repair_trials: Annotated[
+        int | None, typer.Option("--repair-trials", min=1, help="With --repair: at most so many neighbours; default 12.")
+    ] = None,
     space: Annotated[str | None, typer.Option("--space", help="With --repair: the space of the neighbours.")] = None,
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
@@ -43,28 +46,34 @@ def check(
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a Markdown file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:
+    """Exit status 0 if every limit holds, perhaps after a repair, 3 if not. JUnit and Markdown are written in both cases."""
     from autoslim import spec
     from autoslim.checking import check as judge
     from autoslim.errors import UserError
-    from autoslim.recipe import from_yaml
     from autoslim.reporting import gate
 
-    if not recipe.is_file():
-        raise UserError(f"RECIPE: no file {str(recipe)!r}")
+    for name, value in (("--space", space), ("--repair-trials", repair_trials)):
+        if value is not None and not repair:
+            raise UserError(f"{name}: got {str(value)!r} without --repair, allowed: only with --repair; add it, or leave {name} out")
     limits = _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop)
     if not limits:
         raise UserError("check: no limit is given; give --max-drop, --budget-ms, --budget-mb, --budget-macs or --budget-memory-mb")
-    plan = from_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
+    plan = _flags.recipe_of(recipe)
     flags = {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples, "seed": seed, "space": space}
     wanted = spec.load_study(None, {**flags, **limits, **_flags.task_of(task, task_arg, model, data)})
+    if out is not None:
+        writable_folder(out, "--out")
+    for flag, path in (("--junit", junit), ("--markdown", markdown)):
+        if path is not None:
+            writable_file(path, flag)
     with tempfile.TemporaryDirectory() as folder:
         found = judge(
-            plan, wanted, out or Path(folder), repair_trials if repair else 0, lambda text: print(f"autoslim: {text}", file=sys.stderr)
+            plan,
+            wanted,
+            out or Path(folder),
+            (repair_trials or 12) if repair else 0,
+            lambda text: print(f"autoslim: {text}", file=sys.stderr),
         )
-    if junit:
-        write(junit, gate.junit(found, recipe.name))
-    if markdown:
-        write(markdown, gate.markdown(found))
     if as_json:
         typer.echo(json.dumps(plain(found), sort_keys=True))
     else:
@@ -77,14 +86,20 @@ def check(
             )
         if out and found.file:
             typer.echo(f"file: {out / Path(found.file).name}")
+    for flag, path, text in (
+        ("--junit", junit, lambda: gate.junit(found, recipe.name)),
+        ("--markdown", markdown, lambda: gate.markdown(found)),
+    ):
+        if path is not None:
+            try:
+                writable_file(path, flag).write_text(text(), encoding="utf-8")  # it could be, before the work
+            except OSError as error:
+                raise UserError(
+                    f"{flag}: got {str(path)!r}, allowed: a file that can be written ({error.strerror}); give another one"
+                ) from None
     return 0 if found.holds else 3
 
 
 def plain(found: object) -> dict:
     """The verdict as JSON carries it."""
     return {**vars(found), "limits": [vars(limit) for limit in found.limits], "recipe": found.recipe.as_dict(), "holds": found.holds}
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -8,10 +8,13 @@ def add(app: typer.Typer) -> None:
 
 
 def doctor() -> int:
+    """Print what this machine and its packages offer; exit status 0 whatever is missing."""
     from autoslim import host, yamlfile
 
     facts = host.facts()
     typer.echo(f"processor         {facts['processor']}, {facts['physical_cores']} physical cores for this process")
+    if note := host.threads_note(host.own_cores(), False):
+        typer.echo(f"threads           {note}")
     typer.echo(f"instruction sets  {', '.join(facts['instruction_sets']) or 'unknown'}")
     typer.echo(f"system            {facts['system']}, Python {facts['python']}")
     missing = []
@@ -25,6 +28,13 @@ def doctor() -> int:
     for kind in ("search_spaces", "studies"):
         if not yamlfile.shipped(kind):
             missing.append(f"the shipped {kind}")
+    for extra, absent in host.extras().items():
+        state = (
+            f"missing: {', '.join(absent)}; pip install 'autoslim[{extra}]', in a checkout pip install '.[{extra}]'"
+            if absent
+            else "installed"
+        )
+        typer.echo(f"extra {extra:<11} {state}")
     for name in missing:
         typer.echo(f"missing: {name} (pip install autoslim brings it)")
     return 1 if missing else 0

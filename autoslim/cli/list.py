@@ -8,13 +8,17 @@ import typer
 def add(app: typer.Typer) -> None:
     app.command(
         "list",
-        help="List techniques, criteria, coders, runtimes, strategies, executors, charts, spaces or studies. Example: autoslim list runtimes",
+        help="List techniques, criteria, rankings, coders, runtimes, strategies, executors, charts, checks, spaces or studies. Example: autoslim list runtimes",
     )(show)
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="techniques, criteria, coders, runtimes, strategies, executors, charts, spaces or studies")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="techniques, criteria, rankings, coders, runtimes, strategies, executors, charts, checks, spaces or studies"),
+    ],
 ) -> int:
+    """Print the members of a door, one a line with its summary; exit status 0."""
     from autoslim import plugins, yamlfile
     from autoslim.errors import UserError
 

@@ -11,6 +11,7 @@ import traceback
 
 import typer
 
+from autoslim.cli import _guard
 from autoslim.errors import AutoSlimError, StudyInUse, UserError
 
 COMMANDS = (
@@ -20,6 +21,8 @@ COMMANDS = (
     "report",
     "pick",
     "compare",
+    "ablate",
+    "crossvalidate",
     "check",
     "watch",
     "apply",
@@ -33,14 +36,6 @@ COMMANDS = (
     "list",
     "doctor",
 )
-app = typer.Typer(
-    name="autoslim",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Search how to make a trained PyTorch network fit a device, and ship files that were measured.",
-)
 
 
 def version(value: bool) -> None:
@@ -51,7 +46,6 @@ def version(value: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def main(
     debug: bool = typer.Option(False, "--debug", help="Show the trace of an error (anywhere on the line)."),
     version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Show the version."),
@@ -59,8 +53,21 @@ def main(
     """Options before the command."""
 
 
-for _name in COMMANDS:
-    importlib.import_module(f"autoslim.cli.{_name}").add(app)
+def app_of(words: list[str]) -> typer.Typer:
+    """The application with the command that the line names, or with all of them where it names none: twenty take a tenth of a second."""
+    app = typer.Typer(
+        name="autoslim",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="Search how to make a trained PyTorch network fit a device, and ship files that were measured.",
+    )
+    app.callback()(main)
+    first = next((word for word in words if not word.startswith("-")), None)
+    for name in [first] if first in COMMANDS else COMMANDS:
+        importlib.import_module(f"autoslim.cli.{name}").add(app)
+    return app
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -68,13 +75,13 @@ def run(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("AUTOSLIM_DEBUG"))
     words = [word for word in words if word != "--debug"]
-    sys.exit(call(words, debug))
+    sys.exit(_guard.guarded(words, lambda: call(words, debug), debug))
 
 
 def call(words: list[str], debug: bool) -> int:
     """Exit status of one command line."""
     try:
-        status = typer.main.get_command(app).main(words, prog_name="autoslim", standalone_mode=False)
+        status = typer.main.get_command(app_of(words)).main(words, prog_name="autoslim", standalone_mode=False)
         return int(status or 0)
     except UserError as error:
         return say(str(error), 2, debug)
@@ -86,6 +93,10 @@ def call(words: list[str], debug: bool) -> int:
         return say(str(error), 1, debug)
     except BrokenPipeError:
         return 1
+    except SystemExit as error:
+        if isinstance(error.__context__, OSError):  # click's word for a reader of the output who went away
+            return 1
+        return say(f"something that the task runs called sys.exit({error.code!r}); forward() and hooks must return or raise", 2, debug)
     except Exception as error:  # the last door: nothing leaves as a trace unless it is asked for
         if hasattr(error, "format_message"):
             return usage(error, debug)

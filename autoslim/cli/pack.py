@@ -30,6 +30,7 @@ def pack(
     threads: _flags.Threads = None,
     max_samples: _flags.MaxSamples = None,
 ) -> int:
+    """Write the packed file and print what it holds; exit status 0."""
     from autoslim import packed
     from autoslim.errors import UserError
 
@@ -56,7 +57,7 @@ def pack(
 
 
 def read(path: Path) -> Any:
-    """The model of an .onnx file."""
+    """The model of an .onnx file. Raises UserError for what is no ONNX file."""
     import onnx
 
     from autoslim.errors import UserError
@@ -70,10 +71,9 @@ def read(path: Path) -> Any:
 def applied(recipe: Path, flags: dict[str, Any], path: Path) -> None:
     """Make the file of a recipe."""
     from autoslim.application import apply
-    from autoslim.recipe import from_yaml
     from autoslim.spec import load_study
 
-    made = apply(from_yaml(recipe.read_text(encoding="utf-8"), str(recipe)), load_study(None, flags), path)
+    made = apply(_flags.recipe_of(recipe), load_study(None, flags), path)
     for note in made["notes"]:
         typer.echo(f"note: {note}")
     typer.echo(f"{made['metric_name']} {made['metric']:.4f} on validation data (untouched {made['untouched_metric']:.4f})")

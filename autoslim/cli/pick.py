@@ -32,17 +32,17 @@ def pick(
     study_name: _flags.StudyName = None,
     storage: _flags.Storage = None,
 ) -> int:
-    from autoslim import spec
+    """Exit status 0 if a verified point meets the limits, 3 if none does (the nearest miss is printed) or none is verified yet."""
+    from autoslim import reading, spec
     from autoslim.errors import UserError
     from autoslim.reporting import picking
     from autoslim.reporting.context import Material
-    from autoslim.study import Study
 
     if knee and weights:
         raise UserError("--knee and --weights: give one of them; the knee is the sum with equal weights")
     wanted = spec.load_study(None, _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop))
     goals = None if weights is None else picking.parse_weights(weights)
-    material = Material(Study.read(folder, study_name, storage))
+    material = Material(reading.read(folder, study_name, storage))
     picking.check_known(material, goals or {})
     found = picking.pick(material, material.context | {"budget": wanted.limits()}, knee, goals)
     if found.row is None:
@@ -54,19 +54,21 @@ def pick(
 
 def show(found: object, folder: Path, as_json: bool) -> None:
     """The answer, its reason and what was nearly chosen."""
-    from autoslim.reporting.words import point_name
+    from autoslim.reporting.words import point_name, score, test_drop
 
     row = found.row
     others = [{"key": other["row"]["key"], "label": other["row"]["label"], "why": other["why"]} for other in found.alternatives]
     if as_json:
-        typer.echo(json.dumps(dict(row) | {"why": found.why, "alternatives": others}, sort_keys=True))
+        typer.echo(json.dumps(dict(row) | {"why": found.why, "warnings": found.warnings, "alternatives": others}, sort_keys=True))
         return
     verdict = "meets the budget" if found.met else "is the closest; no verified point meets the budget"
     typer.echo(
-        f"{row['label'] or row['key']} {verdict}: {row['metric']} {row['metric_test']:.4f} ({row['test_split']}), "
+        f"{row['label'] or row['key']} {verdict}: {row['metric']} {score(row, 'metric_test')} ({row['test_split']}), a drop of {test_drop(row)}, "
         f"{row['latency_ms']:.3g} ms ({row['latency_ratio']:.2f} of untouched), {row['size_bytes'] / 1000:.0f} kB ({row['size_ratio']:.2f})"
     )
     typer.echo(f"file: {folder / row['model_file']}")
+    for text in found.warnings:
+        typer.echo(f"warning: {text}")
     for text in found.why:
         typer.echo(f"why: {text}")
     for other in found.alternatives:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from autoslim.cli import _flags
+from autoslim.host import counted_threads
+from autoslim.places import writable_file
 
 
 def add(app: typer.Typer) -> None:
@@ -24,14 +26,31 @@ def profile(
     data: _flags.Data = None,
     part: _flags.Part = None,
     runtime: _flags.Runtime = None,
+    target: _flags.Target = None,
     threads: _flags.Threads = None,
+    options: Annotated[
+        Path | None,
+        typer.Option("--options", help="Only write the option database here, as CSV: each layer's error at all bits, zeros and ranks."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> int:
+    """Print what techniques reach and where the time goes; exit status 0."""
     from autoslim import spec
 
-    wanted = spec.load_study(None, {"runtime": runtime, "part": part, "threads": threads, **_flags.task_of(task, task_arg, model, data)})
+    wanted = spec.load_study(
+        None, {**_flags.runtime_of_target(runtime, target), "part": part, "threads": threads, **_flags.task_of(task, task_arg, model, data)}
+    )
+    _flags.refuse_threads(wanted)
+    if options is not None:
+        writable_file(options, "--options")
+    from autoslim.errors import UserError
     from autoslim.profiling import profile as look
+    from autoslim.profiling import write_options
 
+    if options is not None:
+        many, missing = write_options(wanted, options)
+        typer.echo(f"{options}: {many} options" + (f"; none for {', '.join(missing)}" if missing else ""))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         found = look(wanted, Path(folder))
     if as_json:
@@ -48,10 +67,15 @@ def profile(
         typer.echo(f"tied: {' = '.join(names)}")
     for note in found["coverage"]["not_counted"]:
         typer.echo(f"not counted: {note}")
+    if found["failure"]:
+        raise UserError(f"no times: {found['failure']}; what is told above holds without them")
     typer.echo(
-        f"\n{found['latency_ms']:.4g} ms on {found['runtime']}, {found['threads']} threads"
+        f"\n{found['latency_ms']:.4g} ms on {found['runtime']}, {counted_threads(found['threads'])}"
         + ("; time per layer:" if found["layers"] else "")
     )
+    for name, unit in (("energy_mj", "mJ"), ("peak_memory_bytes", "bytes of memory")):
+        if name in found:
+            typer.echo(f"{found[name]:.4g} {unit}, as the device tells")
     for row in found["layers"]:
         typer.echo(f"  {row['ms']:8.4f} ms {row['share']:6.1%}  {row['layer']} ({row['op']})")
     return 0

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from autoslim.cli import _flags
+from autoslim.places import writable_folder
 
 
 def add(app: typer.Typer) -> None:
@@ -25,24 +26,31 @@ def report(
     storage: _flags.Storage = None,
     study_name: _flags.StudyName = None,
 ) -> int:
+    """Write the files, or print Markdown; exit status 0. Nothing is evaluated."""
+    from autoslim import reading
     from autoslim import report as writer
     from autoslim.errors import UserError
-    from autoslim.study import Study
+    from autoslim.reporting import exporting
 
     if form not in ("files", "md"):
         raise UserError(f"--format: got {form!r}, allowed: files, md")
-    material = writer.Material(Study.read(folder, study_name, storage))
+    if form == "md" and (to or out):
+        raise UserError(
+            f"{'--to' if to else '--out'}: nothing is written with --format md, allowed: with --format files; leave one of them out"
+        )
+    wishes = [wish.partition("=") for wish in to or []]
+    for kind, _, _ in wishes:
+        exporting.check(kind)
+    material = writer.Material(reading.read(folder, study_name, storage))
     if form == "md":
         from autoslim.reporting import markdown
 
         typer.echo(markdown.render(material, writer.summarise(material)), nl=False)
         return 0
-    summary = writer.write_material(material, out or folder)
+    target = writable_folder(out or folder, "--out" if out else "DIR")
+    summary = writer.write_material(material, target)
     typer.echo(writer.answer(summary, material.rows, material.context))
-    typer.echo(f"report: {(out or folder) / 'report.html'}")
-    for wish in to or []:
-        from autoslim.reporting.exporting import export
-
-        kind, _, place = wish.partition("=")
-        typer.echo(export(kind, material, out or folder, place))
+    typer.echo(f"report: {target / 'report.html'}")
+    for kind, _, place in wishes:
+        typer.echo(exporting.export(kind, material, exporting.Source(target, folder, storage), place))
     return 0

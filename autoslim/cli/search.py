@@ -3,12 +3,13 @@
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _search_flags
 
 EXAMPLE = "Example: autoslim search --budget-ms 20. Running the same command again resumes; Ctrl-C once finishes with a verified front, twice stops."
 
@@ -20,81 +21,58 @@ def add(app: typer.Typer) -> None:
 
 
 def search(
-    study: Annotated[
-        str | None,
-        typer.Argument(help="A study: a shipped name (autoslim list studies) or a YAML file. Default: the embedded digits network."),
-    ] = None,
+    study: _search_flags.Study = None,
     task: _flags.Task = None,
     task_arg: _flags.TaskArg = None,
     model: _flags.Model = None,
     data: _flags.Data = None,
     part: _flags.Part = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="mobile, edge or server: objectives and threads for a class of devices.")
-    ] = None,
-    space: Annotated[str | None, typer.Option("--space", help="Search space: a shipped name, a YAML file, or auto.")] = None,
+    preset: _search_flags.Preset = None,
+    space: _search_flags.Space = None,
+    families: _search_flags.Families = None,
     budget_ms: _flags.BudgetMs = None,
     budget_mb: _flags.BudgetMb = None,
     budget_macs: _flags.BudgetMacs = None,
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
-    objectives: Annotated[
-        str | None,
-        typer.Option(
-            "--objectives", help="Comma-separated, metric first: metric,latency_ms,size_bytes,throughput,macs,params,peak_memory_bytes."
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option("--strategy", help="frontier (default), tpe, nsga2, random and others (autoslim list strategies).")
-    ] = None,
-    executor: Annotated[str | None, typer.Option("--executor", help="Where candidates run (autoslim list executors).")] = None,
+    objectives: _search_flags.Objectives = None,
+    strategy: _search_flags.Strategy = None,
+    executor: _search_flags.Executor = None,
     address: _flags.Address = None,
     target: _flags.Target = None,
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
-    trials: Annotated[str | None, typer.Option("--trials", "--n-trials", help="Evaluations to make, repeats not counted.")] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", "--timeout", help="Time for everything, verification included: 90s, 10m, 2h.")
-    ] = None,
-    warm_start: Annotated[
-        str | None, typer.Option("--warm-start", help="Folder of a finished study whose front is measured first.", metavar="DIR")
-    ] = None,
-    grid: Annotated[
-        bool | None, typer.Option("--grid/--no-grid", help="Whether strategies without tables begin with the uniform grid (default: yes).")
-    ] = None,
-    patience: Annotated[str | None, typer.Option("--patience", help="Stop after so many evaluations without gain; 0: never.")] = None,
-    workers: Annotated[str | None, typer.Option("--workers", help="Worker processes; default: one per physical core.")] = None,
-    trial_timeout: Annotated[str | None, typer.Option("--trial-timeout", help="End a candidate after this time.")] = None,
-    trial_memory_mb: Annotated[
-        str | None, typer.Option("--trial-memory-mb", help="End a candidate whose process uses more memory.")
-    ] = None,
-    seed: Annotated[str | None, typer.Option("--seed", help="Random state.")] = None,
-    max_samples: Annotated[str | None, typer.Option("--max-samples", help="At most so many samples of each split.")] = None,
-    verify: Annotated[str | None, typer.Option("--verify", help="At most so many points of the front are verified.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default reports/<study>.")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage", envvar="OPTUNA_STORAGE", help="Any Optuna storage URL or a journal path; default: a journal in the output folder."
-        ),
-    ] = None,
-    study_name: Annotated[str | None, typer.Option("--study-name", help="Name of the study in its storage.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Folder of measured candidates that studies of one network on one machine share.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the sentence.")] = False,
+    trials: _search_flags.Trials = None,
+    time: _search_flags.Time = None,
+    warm_start: _search_flags.WarmStart = None,
+    grid: _search_flags.Grid = None,
+    patience: _search_flags.Patience = None,
+    workers: _search_flags.Workers = None,
+    trial_timeout: _search_flags.TrialTimeout = None,
+    trial_memory_mb: _search_flags.TrialMemoryMb = None,
+    seed: _search_flags.Seed = None,
+    max_samples: _search_flags.MaxSamples = None,
+    verify: _search_flags.Verify = None,
+    out: _search_flags.Out = None,
+    storage: _search_flags.Storage = None,
+    study_name: _search_flags.StudyName = None,
+    cache: _search_flags.Cache = None,
+    quiet: _search_flags.Quiet = False,
+    as_json: _search_flags.AsJson = False,
 ) -> int:
-    from autoslim import report, spec
+    """Exit status 0 if a verified point meets the limits, 3 if none does, 130 after Ctrl-C."""
     from autoslim import search as loop
+    from autoslim import spec
+    from autoslim.errors import UserError
     from autoslim.study import Study
 
     flags = {
         "name": study_name,
         "space": space,
+        "families": families,
         "strategy": strategy,
         "executor": executor,
-        "runtime": runtime,
+        **_flags.runtime_of_target(runtime, target, benches=True),
         "part": part,
         "threads": threads,
         "trials": trials,
@@ -114,6 +92,10 @@ def search(
         **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop),
     }
     wanted = spec.load_study(study, flags, preset)
+    _flags.refuse_cluster(address, target, wanted.executor)
+    _flags.refuse_threads(wanted)
+    if wanted.steps:
+        raise UserError(f"{study}: got a fixed pipeline with `steps`, allowed: a study without; run it with `autoslim steps {study}`")
     folder = out or Path("reports") / wanted.resolved_name()
     stop = loop.Stop()
     signal.signal(signal.SIGINT, lambda number, frame: interrupt(stop))
@@ -126,21 +108,29 @@ def search(
     if as_json:
         typer.echo(json.dumps(summary, indent=1, sort_keys=True))
     else:
-        record = Study.read(folder, wanted.resolved_name(), storage)
-        context, rows = report.context_of(record), report.front_rows(record)
-        typer.echo(report.answer(summary, rows, context))
-        for text in report.asides(summary, rows):
-            typer.echo(text)
-        chosen = summary["best"] or summary["closest"]
-        if chosen:
-            typer.echo(f"file:   {folder / chosen['model_file']}\nreport: {folder / 'report.html'}")
+        for line in answer_of(Study.read(folder, wanted.resolved_name(), storage), summary, folder):
+            typer.echo(line)
     if stop.reason == "interrupted":
         return 130
     return 0 if summary["feasible"] else 3
 
 
+def answer_of(record: Any, summary: dict[str, Any], folder: Path) -> Iterator[str]:
+    """The answer in words, what a reader must know besides, and where the files are."""
+    from autoslim import report
+
+    rows = report.front_rows(record)
+    yield report.answer(summary, rows, report.context_of(record))
+    yield from report.asides(summary, rows)
+    chosen = summary["best"] or summary["closest"]
+    if chosen:
+        yield f"file:   {folder / chosen['model_file']}"
+        yield f"report: {folder / 'report.html'}"
+
+
 def interrupt(stop: object) -> None:
-    """First Ctrl-C: finish with what there is. Second: stop now; the study stays whole and resumes."""
+    """First Ctrl-C: finish with what there is. Second: stop now; the study stays whole and resumes.
+    Raises KeyboardInterrupt at the second."""
     if stop.requested and stop.reason == "interrupted":
         raise KeyboardInterrupt
     stop.requested, stop.reason = True, "interrupted"

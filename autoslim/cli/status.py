@@ -21,10 +21,11 @@ def status(
     ] = None,
     study_name: Annotated[str | None, typer.Option("--study-name", help="The study, if the storage holds several.")] = None,
 ) -> int:
-    from autoslim import tables
-    from autoslim.study import Study
+    """Print where the study stands, without touching it; exit status 0."""
+    from autoslim import reading, tables
+    from autoslim.errors import UserError
 
-    study = Study.read(folder, study_name, storage)
+    study = reading.read(folder, study_name, storage)
     entries = study.entries()
     counts = tables.counts(entries)
     planned = (study.fact("spec") or {}).get("trials")
@@ -33,7 +34,11 @@ def status(
         typer.echo(f"  {line}")
     path = folder / "workers.json"
     if path.is_file():
-        for line in worker_lines(json.loads(path.read_text(encoding="utf-8"))):
+        try:
+            lines = worker_lines(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: is damaged; the search that wrote it writes it again, or remove it") from None
+        for line in lines:
             typer.echo(line)
     return 0
 
@@ -60,8 +65,9 @@ def worker_lines(state: dict[str, Any]) -> list[str]:
     """The workers as the run last saw them."""
     age = time.time() - state["written"]
     counts = state["counts"]
+    working = sum(row["name"] != "bench" for row in state["slots"])
     lines = [
-        f"workers {age:.0f} s ago: {len(state['slots'])} slots of {state['wanted']} wanted on {state['nodes']} nodes, bench "
+        f"workers {age:.0f} s ago: {working} slots of {state['wanted']} wanted on {state['nodes']} nodes, bench "
         f"{state['bench'].removeprefix('bench:')}; {state['waiting']} items wait, {state['waiting_for_bench']} for the bench, {state['leased']} under way; "
         f"{counts['lost']} lost and done again, {counts['late']} late answers dropped"
     ]

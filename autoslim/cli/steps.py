@@ -28,6 +28,7 @@ def steps(
     max_samples: _flags.MaxSamples = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts, rates and notes as JSON.")] = False,
 ) -> int:
+    """Run the steps in their order and print the rates after each; exit status 0."""
     import tempfile
 
     flags = {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples}
@@ -64,12 +65,14 @@ def cell(row: Any, name: str) -> str:
 
 
 def planned(source: str, flags: dict[str, Any]) -> tuple[Any, Any]:
-    """(study, function that gives its stages), all read and checked before any library of models is loaded."""
+    """(study, function that gives its stages), all read and checked before any library of models is loaded.
+    Raises UserError for a study without steps."""
     from autoslim import spec, yamlfile
     from autoslim.errors import UserError
     from autoslim.recipe import Recipe
 
-    data, _ = yamlfile.read(yamlfile.find("studies", source))
+    path = yamlfile.find("studies", source)
+    data, lines = yamlfile.read(path)
     if isinstance(data, dict) and "schema" in data:
         recipe = Recipe.from_dict(data, source)
 
@@ -86,9 +89,19 @@ def planned(source: str, flags: dict[str, Any]) -> tuple[Any, Any]:
     def of_study() -> list[Any]:
         from autoslim.stepping import Stage
 
+        def place(*where: Any) -> str:
+            line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
+            return f"{path}:{line}: {'.'.join(map(str, where))}"
+
         return [
-            Stage(step.name or ", ".join(step.techniques) or "recovery", step.techniques, step.layers, step.recovery)
-            for step in study.steps
+            Stage(
+                step.name or ", ".join(step.techniques) or "recovery",
+                step.techniques,
+                step.layers,
+                step.recovery,
+                places={"layers": place("steps", i, "layers")} | {name: place("steps", i, "techniques", name) for name in step.techniques},
+            )
+            for i, step in enumerate(study.steps)
         ]
 
     return study, of_study

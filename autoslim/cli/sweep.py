@@ -34,6 +34,8 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the studies' folders.")] = Path("reports/sweep"),
     share: Annotated[bool, typer.Option("--cache/--no-cache", help="Studies of one network take over each other's measured files.")] = True,
 ) -> int:
+    """Run what is not finished of the sweep, then compare; exit status 0, 3 if a study has no point within its limits, 130 after Ctrl-C, else the status of the study that failed."""
+    from autoslim import comparing
     from autoslim import sweep as sweeps
 
     runs = sweeps.plan(studies, split(seeds), split(targets))
@@ -48,7 +50,7 @@ def sweep(
         writer.writeheader()
         writer.writerows(rows)
     typer.echo(sweeps.table(rows))
-    typer.echo(f"table: {out / 'comparison.csv'}")
+    typer.echo(f"table: {out / 'comparison.csv'}\nreport: {comparing.write(out, rows)}")
     if 130 in ends.values():
         return 130
     return next((status for status in ends.values() if status not in (0, 3)), 3 if 3 in ends.values() else 0)

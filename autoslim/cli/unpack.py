@@ -14,6 +14,7 @@ def unpack(
     source: Annotated[Path, typer.Argument(help="A file that autoslim pack wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
 ) -> int:
+    """Write the .onnx file byte for byte; exit status 0."""
     from autoslim import packed
     from autoslim.errors import UserError
 

@@ -21,6 +21,7 @@ def watch(
     storage: _flags.Storage = None,
     study_name: _flags.StudyName = None,
 ) -> int:
+    """Serve until Ctrl-C; exit status 0."""
     from autoslim import watching
 
     live = watching.Live(folder, study_name, storage)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from autoslim.cli import _flags
+from autoslim.host import counted_threads
 
 
 def add(app: typer.Typer) -> None:
@@ -25,6 +26,7 @@ def why(
     threads: _flags.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON.")] = False,
 ) -> int:
+    """Print what the kernels cost and why; exit status 0."""
     from autoslim import kernels, plugins
     from autoslim.cli.bench import runtime_of
     from autoslim.errors import UserError
@@ -48,7 +50,8 @@ def why(
     with Machine().alone():
         rows = runtime.profile(file, inputs, count)
         others = runtime.profile(baseline, inputs, count) if baseline else []
-    found = {"file": str(file), "threads": count, **kernels.explain(rows, runtime.bits(file), runtime.widths(file), others)}
+    explained = kernels.explain(rows, runtime.bits(file), runtime.widths(file), others, runtime.fell(file))
+    found = {"file": str(file), "threads": count, **explained}
     typer.echo(json.dumps(found, indent=1) if as_json else text(found))
     return 0
 
@@ -56,7 +59,7 @@ def why(
 def text(found: dict[str, Any]) -> str:
     """What a person reads."""
     lines = [
-        f"{found['ms']:.4g} ms in kernels, {found['threads']} threads",
+        f"{found['ms']:.4g} ms in kernels, {counted_threads(found['threads'])}",
         f"{len(found['integer'])} of {len(found['meant'])} layers that were meant as integers run as integers",
     ]
     for one in found["findings"]:

@@ -22,6 +22,7 @@ def worker(
     target: Annotated[str | None, typer.Option("--target", help="Name of the device that this machine is; studies ask for it.")] = None,
     cpus: Annotated[int | None, typer.Option("--cpus", min=0, help="Cores for other work; default: none on a bench, else all.")] = None,
 ) -> int:
+    """Stay in the cluster until Ctrl-C; exit status 0."""
     from autoslim.errors import UserError
     from autoslim.executors import _cluster
     from autoslim.host import physical_cores, processor

@@ -10,6 +10,7 @@ class Member:
     """At most 256 distinct values k; k * itemsize + ceil(n * bits(k) / 8) bytes."""
 
     def split(self, values: np.ndarray) -> Parts | None:
+        """A table of the values that occur and an index per weight; None beyond 256 values."""
         if len(np.unique(pattern(values.reshape(-1)[:1024]))) > 256:
             return None
         table, index = np.unique(pattern(values.reshape(-1)), return_inverse=True)

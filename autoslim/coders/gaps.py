@@ -12,6 +12,7 @@ class Member:
     as a stopover): ceil((m + stopovers) g / 8) bytes and those of the values."""
 
     def split(self, values: np.ndarray) -> Parts | None:
+        """The distances between values that are not zero, at the width that needs least, and the values; None where too few are zero."""
         flat = values.reshape(-1)
         live = pattern(flat) != 0
         if not _sparse.worth_it(live):
@@ -26,6 +27,7 @@ class Member:
         return Parts((width, *facts), (Stream(symbols, width), *streams))
 
     def join(self, facts: list[int], streams: list[np.ndarray], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+        """The tensor (outputs, inputs) of ``shape``, bit for bit."""
         full = 2 ** facts[0] - 1
         ends = streams[0] != full
         places = np.cumsum(streams[0].astype(np.int64) + ends)[ends] - 1

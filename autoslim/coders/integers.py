@@ -9,6 +9,7 @@ class Member:
     """Integer types whose range needs at most 16 bits; ceil(n * bits / 8) bytes."""
 
     def split(self, values: np.ndarray) -> Parts | None:
+        """The lowest value and the distance of each from it; None for floats and for ranges of more than 16 bits."""
         if values.dtype.kind not in "iu" or not values.size:
             return None
         low, high = int(values.min()), int(values.max())

@@ -10,6 +10,8 @@ class Member:
     """At most k <= 64 distinct values in each of r rows; r * k * itemsize + ceil(n * bits(k) / 8) bytes."""
 
     def split(self, values: np.ndarray) -> Parts | None:
+        """A table of values for each row (output) and an index per weight; None where a row has more than 64 values, or half as many as
+        weights."""
         rows, columns = values.shape
         if rows < 2 or columns < 4:
             return None

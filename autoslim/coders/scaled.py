@@ -17,6 +17,9 @@ class Member:
     """float32 with r rows and k values: 4 k + 4 r + ceil(r k bits / 8) + ceil(n bits(k) / 8) bytes."""
 
     def split(self, values: np.ndarray) -> Parts | None:
+        """One table for all rows (outputs), a factor for each row, what single precision leaves of their products, and an index per
+        weight; None for
+        rows that are no multiples of one another."""
         if values.dtype != np.float32 or values.shape[0] < 2 or values.shape[1] < 4 or not np.isfinite(values).all():
             return None
         if np.signbit(values[values == 0]).any():
@@ -49,6 +52,7 @@ class Member:
         return Parts((len(base), low), (*bytes_of(base), *bytes_of(factors), correction, index))
 
     def join(self, facts: list[int], streams: list[np.ndarray], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+        """The tensor (outputs, inputs) of ``shape``, bit for bit."""
         base, factors = from_bytes(streams[:4], np.dtype("<f4")), from_bytes(streams[4:8], np.dtype("<f4"))
         tables = ulps(product(base, factors)) + streams[8].astype(np.int64).reshape(shape[0], facts[0]) + facts[1]
         return np.take_along_axis(from_ulps(tables), streams[9].reshape(shape).astype(np.int64), 1).astype(dtype)

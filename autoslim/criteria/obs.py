@@ -24,6 +24,7 @@ class Member:
         return (weight.double() / factor(inputs).diagonal()).square()
 
     def prune(self, weight: Tensor, inputs: Tensor | None, choose: Choose) -> tuple[Tensor, Tensor]:
+        """(weights, kept), both (outputs, inputs): columns in turn, the error of each spread over those after it."""
         upper, solved = factor(inputs), weight.double().clone()
         kept = torch.ones_like(weight, dtype=torch.bool)
         width = COLUMNS - COLUMNS % (choose.step or choose.width)
@@ -36,7 +37,7 @@ class Member:
 
 def factor(inputs: Tensor) -> Tensor:
     """The upper Cholesky factor of H^-1, (columns, columns); its squared diagonal is [H^-1]_jj once the columns before j are done."""
-    gram = inputs.double().t() @ inputs.double()
+    gram = (inputs.t() @ inputs).double()  # twice as fast as sums in double precision, and the damping is far above their error
     gram.diagonal().add_(DAMPING * gram.diagonal().mean().clamp_min(1e-12))
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram)), upper=True)
 

@@ -1,7 +1,7 @@
 """Verification on the bench: the verifier's process runs there, files go to it, and it looks like a worker of this machine."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.executors import _cluster, _files
 from autoslim.executors._hands import own_folder
-from autoslim.executors._process import Worker
+from autoslim.executors._process import BEAT, Worker, nothing
 
 #: how often a bench that went away is waited for before its question is given up
 MOST_BENCHES = 3
@@ -47,6 +47,8 @@ class Remote:
         self._ray = _cluster.connect(cpus=0, **options)
         self._bench, self._share, self._out = bench, share, out
         self._job: Any = None
+        #: called now and then while an answer is waited for
+        self.beat: Callable[[], None] = nothing
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +82,10 @@ class Remote:
             self._job, told = payload, replace(payload, out=str(self._folder))
         else:
             told = {name: self._there(value, files) for name, value in payload.items()}
-        answer = self._ray.get(self._actor.ask.remote(verb, told, files))
+        asked = self._actor.ask.remote(verb, told, files)
+        while not self._ray.wait([asked], timeout=BEAT)[0]:
+            self.beat()
+        answer = self._ray.get(asked)
         self._sent |= {name: digest for name, (digest, _) in files.items()}
         return answer
 
@@ -95,6 +100,7 @@ class Remote:
         return str(self._folder / Path(value).relative_to(self._out))
 
     def kill(self) -> None:
+        """End the worker on the bench; nothing is raised where it is gone already."""
         try:
             self._ray.get(self._actor.end.remote(), timeout=10)
         except Exception:  # gone already, or going: the connection's end takes it along

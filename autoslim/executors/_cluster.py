@@ -46,6 +46,10 @@ def connect(address: str, cpus: int, gpus: float, dashboard: bool, runtime_env: 
         ray.init(address=address or "local", **told)
     except Exception as error:  # ConnectionError, RuntimeError and others, as the version pleases
         ray.shutdown()
+        if dashboard and not address and "dashboard" in str(error).lower():
+            raise UserError(
+                "dashboard: got true, which needs more of Ray than is installed; pip install 'ray[default]', or say false"
+            ) from None
         what = f"--address: no Ray cluster answers at {address!r}" if address else "ray: cannot be started on this machine"
         raise UserError(f"{what} ({' '.join(str(error).split())[:200]}); see docs/cluster.md") from None
     return ray

@@ -16,7 +16,7 @@ from autoslim.clock import remove
 from autoslim.effects import hopeless
 from autoslim.errors import AutoSlimError
 from autoslim.executors import _files
-from autoslim.executors._process import START_SECONDS, Worker, how_ended, resident_tree
+from autoslim.executors._process import Worker, how_ended, resident_tree
 from autoslim.job import UNTOUCHED, Job, Prepared
 
 POLL = 0.2
@@ -67,15 +67,22 @@ class Hands:
         self._log = folder / "worker.log"
         self._setup: Setup | None = None
         self._worker: Worker | None = None
+        self._due = 0
 
     def configure(self, setup: Setup) -> None:
-        """Take over the job and what was prepared; a worker of another job ends."""
+        """Take over the job and what was prepared; a worker of another job ends. The worker starts at once, so that it is warm when the
+        first item comes, while others still prepare."""
         if self._setup is None or self._setup.job != setup.job:
             self.drop()
         _files.unpack(self.folder, setup.files)
         self._setup = setup
-        if self._worker is not None and setup.prepared is not None:
-            self._worker.ask("attach", setup.prepared)
+        try:
+            if self._worker is None:
+                self._begin()
+            elif setup.prepared is not None:
+                self._tell("attach", setup.prepared)
+        except OSError:  # it has died meanwhile; the next item gets another
+            self.drop()
 
     def ready(self) -> bool:
         """Whether there is room on the disk; tries to make some."""
@@ -118,30 +125,40 @@ class Hands:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def drop(self) -> None:
+        """End the worker process, if there is one."""
         if self._worker is not None:
             self._worker.kill()
             self._worker = None
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        """Start a worker and tell it what it must know."""
+        self._worker, self._due = Worker(self._log), 0
+        self._tell("job", replace(self._setup.job, out=str(self.folder), work_threads=self._threads, away=self._away))
+        if self._setup.prepared is not None:
+            self._tell("attach", self._setup.prepared)
+
+    def _tell(self, verb: str, payload: Any) -> None:
+        """What the worker is told before its next item; its answer is due before that item begins."""
+        self._worker.channel.send((verb, payload))
+        self._due += 1
+
     def _warm(self, beat: Callable[[], None]) -> Worker:
-        """The worker, started and told what it must know."""
+        """The worker, when it has taken in all that it was told; one that died while it had nothing to do is replaced."""
+        if self._worker is not None and self._worker.process.poll() is not None:
+            self.drop()
         if self._worker is None:
-            worker = self._worker = Worker(self._log)
-            job = replace(self._setup.job, out=str(self.folder), work_threads=self._threads, away=self._away)
-            told = [("job", job)] + ([("attach", self._setup.prepared)] if self._setup.prepared is not None else [])
-            for verb, payload in told:
-                worker.channel.send((verb, payload))
-                stop = time.monotonic() + START_SECONDS
-                while not worker.channel.poll(POLL):
-                    beat()
-                    if time.monotonic() > stop:
-                        break
-                try:
-                    worker.answer(0)
-                except BaseException:
-                    self.drop()
-                    raise
+            self._begin()
+        while self._due:
+            while not self._worker.channel.poll(POLL):  # of a process that ended there is an end to read
+                beat()
+            try:
+                self._worker.answer(0)
+            except BaseException:
+                self.drop()
+                raise
+            self._due -= 1
         return self._worker
 
     def _placed(self, verb: str, payload: Any) -> Any:

@@ -45,8 +45,10 @@ class Owner:
     async def configure(self, setup: list[Any]) -> None:
         """``setup`` is a list with one reference into the object store."""
         self._setup, self._epoch = setup, self._epoch + 1
+        await self._wake()
 
     async def put(self, verb: str, payload: Any, bench: bool = False) -> int:
+        """Take in an item of work; returns its number."""
         number = self._ledger.put(verb, payload, bench)
         await self._wake()
         return number
@@ -98,7 +100,8 @@ class Owner:
         await self._wake()
 
     async def next(self, slot: str, epoch: int, bench: bool, work: bool, ended: tuple[int, Reply] | None, seconds: float) -> dict[str, Any]:
-        """Hand in what ended and take the next item: {"stop", "epoch", "setup", "item"}; no item if there is none in time."""
+        """Hand in what ended and take the next item: {"stop", "epoch", "setup", "item"}; no item if there is none in time. A slot whose setup
+        is not the present one is answered at once, so that it gets ready while others prepare."""
         if ended is not None:
             self._end(slot, *ended)
             await self._wake()
@@ -108,7 +111,7 @@ class Owner:
         def found() -> bool:
             nonlocal item
             item = self._ledger.take(slot, bench, work, time.monotonic()) if self._epoch else None
-            return self._closed or item is not None
+            return self._closed or item is not None or self._epoch != epoch
 
         await self._until(found, seconds)
         mine["seen"], mine["doing"] = time.monotonic(), item.verb if item else ""

@@ -20,6 +20,7 @@ from autoslim.executors._hands import Maker, Reply, Setup
 from autoslim.executors._host import Host
 from autoslim.executors._ledger import Ledger
 from autoslim.executors._owner import Owner
+from autoslim.executors._process import nothing
 from autoslim.host import physical_cores
 from autoslim.job import UNTOUCHED
 
@@ -57,6 +58,8 @@ class Member:
                 f"--target: got {target!r}, which needs --address; without one the only bench is this machine, {_cluster.LOCAL!r}"
             )
         self.say: Callable[[str], None] = lambda text: None
+        #: called now and then while this waits for an answer from the bench
+        self.beat: Callable[[], None] = nothing
         self._out = Path(job.out).resolve()
         self._job = replace(job, task=absolute(job.task))
         self._options = {"address": address, "gpus": gpus, "dashboard": dashboard, "runtime_env": runtime_env}
@@ -183,6 +186,7 @@ class Member:
         """One item on the bench, awaited."""
         number = self._put(verb, payload, bench=True)
         while True:
+            self.beat()
             for ended, reply in self._ends(2.0):
                 if ended == number:
                     return self._checked(reply)

@@ -6,8 +6,12 @@ from typing import Any
 
 from autoslim.candidate import Done
 from autoslim.clock import sha256
+from autoslim.host import counted_threads
+from autoslim.metrics import loss_sign
 from autoslim.recipe import describe, to_yaml
 from autoslim.reporting.context import Material
+from autoslim.reporting.markdown import cell
+from autoslim.reporting.words import places
 
 #: how a shipped file runs without AutoSlim, by its ending; five lines that run as they stand beside the file
 SNIPPETS = {
@@ -15,7 +19,7 @@ SNIPPETS = {
 import numpy as np
 import onnxruntime
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
-feed = {{i.name: np.zeros([n if isinstance(n, int) else 1 for n in i.shape], "float32" if "float" in i.type else "int64") for i in session.get_inputs()}}
+feed = {{i.name: np.zeros([n if isinstance(n, int) else 1 for n in i.shape], "float32" if i.type == "tensor(float)" else i.type[7:-1]) for i in session.get_inputs()}}
 print([output.shape for output in session.run(None, feed)])""",
     ".pt2": """\
 import torch
@@ -34,7 +38,7 @@ print(session.run(task.example_input()))"""
 
 def card_of(material: Material, row: Mapping[str, Any], out: Path | None = None) -> dict[str, Any]:
     """Plain data of one card; ``out`` is the folder whose files get their SHA-256, those that are not there have none."""
-    outcome: Done = material.by_key[row["key"]].outcome
+    outcome: Done = material.points[row["key"]].outcome
     context, untouched = material.context, material.context["untouched"]
     return {
         "key": row["key"],
@@ -62,18 +66,19 @@ def card_of(material: Material, row: Mapping[str, Any], out: Path | None = None)
 def figures(row: Mapping[str, Any], context: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(what, value, 95 % interval) as texts."""
     found = []
+    score = f".{places(row)}f"
     for name, text, form in (
-        ("metric_test", f"{context['metric_name']} ({row['test_split']}, n = {row['n_test']})", ".5g"),
-        ("drop_test", "drop against the untouched model", "+.5g"),
-        ("latency_ms", "latency, ms (p50)", ".5g"),
-        ("latency_ratio", "latency, ratio to the untouched model", ".5g"),
+        ("metric_test", f"{context['metric_name']} ({row['test_split']}, n = {row['n_test']})", score),
+        ("drop_test", "drop against the untouched model", f"+{score}"),
+        ("latency_ms", "latency, ms (median, p50)", ".4g"),
+        ("latency_ratio", "latency, ratio to the untouched model", ".4f"),
     ):
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         found.append((text, format(row[name], form), "" if low is None else f"{format(low, form)} to {format(high, form)}"))
-    found.append(("latency, ms (p95)", format(row["latency_p95_ms"], ".5g"), ""))
-    found.append(("bytes", str(row["size_bytes"]), "exact"))
+    found.append(("latency, ms (95th percentile, p95)", format(row["latency_p95_ms"], ".4g"), ""))
+    found.append(("bytes", f"{row['size_bytes']:,}", "exact"))
     found += [
-        (text, f"{row[name]:.0f}", "")
+        (text, f"{row[name]:,.0f}", "")
         for name, text in (
             ("macs", "multiply-accumulates"),
             ("params", "parameters"),
@@ -81,6 +86,9 @@ def figures(row: Mapping[str, Any], context: Mapping[str, Any]) -> list[tuple[st
         )
         if row.get(name) is not None
     ]
+    if row.get("energy_mj") is not None:
+        low, high = row.get("energy_mj_low"), row.get("energy_mj_high")
+        found.append(("energy of one run, mJ", format(row["energy_mj"], ".4g"), "" if low is None else f"{low:.4g} to {high:.4g}"))
     found += [
         (name.removeprefix("metric_"), format(value, ".5g"), "") for name, value in row.items() if is_further(name) and value is not None
     ]
@@ -94,16 +102,25 @@ def is_further(name: str) -> bool:
     )  # fmt: skip
 
 
-def rates(row: Mapping[str, Any], untouched: Any) -> list[tuple[str, float]]:
-    """(what, share of the untouched model): how much of it is left."""
-    found = [("file size", row["size_ratio"]), ("latency", row["latency_ratio"])]
-    for name, text in (("params", "parameters"), ("macs", "multiply-accumulates"), ("peak_memory_bytes", "memory")):
-        base = untouched.get(name)
-        if base and row.get(name) is not None:
-            found.append((text, row[name] / base))
-    if row["drop_test"] is not None and untouched.get("metric"):
-        found.append(("relative drop of the metric", row["drop_test"] / abs(untouched.get("metric"))))
+def rates(row: Mapping[str, Any], untouched: Any) -> list[tuple[str, float | None, float]]:
+    """(what, share of the untouched model that is left, rate), the rate as (before - after) / before; that of the metric is what was lost of
+    the untouched model's test score, negative where the file is better."""
+    found = []
+    for text, left in (("parameters", share(row, untouched, "params")), ("compute (multiply-accumulates)", share(row, untouched, "macs"))):
+        found += [] if left is None else [(text, left, 1 - left)]
+    before = row["metric_test"] - row["drop_test"] * loss_sign(row["metric_direction"])
+    if before:
+        found.append((f"{row['metric']}, drop", None, row["drop_test"] / abs(before)))
+    found += [("file size", row["size_ratio"], 1 - row["size_ratio"]), ("latency", row["latency_ratio"], 1 - row["latency_ratio"])]
+    for text, left in (("memory", share(row, untouched, "peak_memory_bytes")), ("energy", share(row, untouched, "energy_mj"))):
+        found += [] if left is None else [(text, left, 1 - left)]
     return found
+
+
+def share(row: Mapping[str, Any], untouched: Any, name: str) -> float | None:
+    """What is left of a cost; None where one of the two was not measured."""
+    base = untouched.get(name)
+    return row[name] / base if base and row.get(name) is not None else None
 
 
 def files(row: Mapping[str, Any], out: Path | None) -> list[tuple[str, str]]:
@@ -126,7 +143,7 @@ def limits(material: Material, row: Mapping[str, Any]) -> list[str]:
     checked, context = material.verified[row["key"]], material.context
     machine = material.fact("environment") or {}
     said = [
-        f"Latency and memory were measured on {machine.get('processor', 'one machine')}, {row['threads']} threads, batch {row['batch']}, "
+        f"Latency and memory were measured on {machine.get('processor', 'one machine')}, {counted_threads(row['threads'])}, batch {row['batch']}, "
         f"{row['target']}; other machines, batches and threads give other figures."
     ]
     if not checked.get("converged", True):
@@ -139,6 +156,8 @@ def limits(material: Material, row: Mapping[str, Any]) -> list[str]:
         said.append(f"On {row['n_test']} samples the drop cannot be told from none.")
     if not context["targets"]:
         said.append("The data has no targets: the metric is agreement with the original, not correctness.")
+    if row["outside"]:
+        said.append("It is a trivial rival and no point of the search space: shown for comparison, never recommended.")
     if not row["feasible"]:
         said.append("It breaks a limit of the study.")
     said.append("Only the task's data was looked at: nothing is known of other inputs, of fairness, or of adversarial inputs.")
@@ -148,25 +167,51 @@ def limits(material: Material, row: Mapping[str, Any]) -> list[str]:
 
 def markdown(card: Mapping[str, Any]) -> str:
     """card.md."""
-    lines = [f"# {card['name']}", "", f"{card['words']}. A compressed form of `{card['model']}`.", ""]
+    lines = [f"# {cell(card['name'])}", "", f"{cell(card['words'])}. A compressed form of {cell(card['model'])}.", ""]
     if card["licence"]:
-        lines += [f"Licence of the original: {card['licence']}.", ""]
+        lines += [f"Licence of the original: {cell(card['licence'])}.", ""]
     lines += ["| what | value | 95 % interval |", "|---|---|---|"] + [
-        f"| {what} | {value} | {known} |" for what, value, known in card["figures"]
+        f"| {cell(what)} | {value} | {known} |" for what, value, known in card["figures"]
     ]
-    lines += ["", "| share of the untouched model | |", "|---|---|"] + [f"| {what} | {value:.4f} |" for what, value in card["rates"]]
-    lines += ["", f"Runtime {card['target']}, {card['threads']} threads, batch {card['batch']}. SHA-256 `{card['sha256']}`.", ""]
+    lines += ["", "| against the untouched model | left | rate, (before - after) / before |", "|---|---|---|"] + [
+        f"| {cell(what)} | {'' if left is None else f'{left:.4f}'} | {rate:+.2%} |" for what, left, rate in card["rates"]
+    ]
+    lines += [
+        "",
+        f"Runtime {cell(card['target'])}, {counted_threads(card['threads'])}, batch {card['batch']}. SHA-256 `{card['sha256']}`.",
+        "",
+    ]
     lines += ["| file | SHA-256 |", "|---|---|"] + [f"| `{path}` | `{digest}` |" for path, digest in card["files"]]
     lines += ["", "To load it, in its folder:", "", "```python", card["snippet"], "```", ""]
     if card["changes"] and card["changes"].get("classes"):
         lines += ["| class | samples | untouched | this file |", "|---|---|---|---|"]
         lines += [
-            f"| {item['class']} | {item['n']} | {item['untouched']:.4f} | {item['file']:.4f} |" for item in card["changes"]["classes"]
+            f"| {cell(str(item['class']))} | {item['n']} | {item['untouched']:.4f} | {item['file']:.4f} |"
+            for item in card["changes"]["classes"]
         ] + [""]
-    lines += ["Limits:", ""] + [f"- {text}" for text in card["limits"]] + [""]
+    lines += changed(card["changes"] or {})
+    lines += ["Limits:", ""] + [f"- {cell(text)}" for text in card["limits"]] + [""]
     if card["notes"]:
-        lines += ["Notes:", ""] + [f"- {note}" for note in card["notes"]] + [""]
+        lines += ["Notes:", ""] + [f"- {cell(note)}" for note in card["notes"]] + [""]
     return "\n".join([*lines, "Recipe:", "", "```yaml", card["recipe"], "```", ""])
+
+
+def changed(changes: Mapping[str, Any]) -> list[str]:
+    """Lines on outputs and on changed inputs, of a point that was looked at so."""
+    outputs = [
+        f"{cell(it['what'])}: {it['value']:.5g} ({it['low']:.5g} to {it['high']:.5g}, n = {it['n']})."
+        for it in changes.get("outputs") or []
+    ]
+    lines = [line for text in outputs for line in (text[0].upper() + text[1:], "")]
+    if changes.get("checks"):
+        lines += ["| check | strength | n | untouched | this file | drop | 95 % interval |", "|---|---|---|---|---|---|---|"]
+        for check in changes["checks"]:
+            for row in check["rows"]:
+                known = "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
+                figures = f"{row['untouched']:.4f} | {row['file']:.4f} | {row['drop']:+.4f} | {known}"
+                lines.append(f"| {cell(check['title'])} | {cell(str(row['level']))} | {row['n']} | {figures} |")
+        lines.append("")
+    return [*lines, *(f"Not measured: {cell(text)}." for text in changes.get("not_measured") or []), ""] if lines else lines
 
 
 def write_cards(material: Material, out: Path) -> list[dict[str, Any]]:

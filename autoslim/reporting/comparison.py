@@ -3,6 +3,7 @@
 Everything is in units of each study's own untouched model, from verified rows. Studies of unlike things are refused.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import numpy as np
 from autoslim import pareto, tables
 from autoslim.errors import UserError
 from autoslim.metrics import loss_sign
+from autoslim.reporting import differing
 from autoslim.reporting.context import Material
+from autoslim.reporting.words import places
 
 DRAWS = 1000
 #: costs that a range of budgets is laid over: (column, upper end or None)
@@ -34,10 +37,10 @@ def sides(materials: Sequence[tuple[str, Material]]) -> list[Side]:
         raise UserError("compare: got one study, allowed: two or more folders of finished searches")
     found = [Side(name, material) for name, material in materials]
     for side in found:
-        if not any(row["label"] == "untouched" for row in side.material.rows):
+        if not any(row["label"] == "untouched" for row in side.material.offered):
             raise UserError(f"{side.name}: has no verified points yet; let its search finish")
-    for other in found[1:]:
-        refuse_unlike(found[0], other)
+    for left, right in itertools.combinations(found, 2):
+        refuse_unlike(left, right)
     return found
 
 
@@ -50,6 +53,12 @@ def refuse_unlike(left: Side, right: Side) -> None:
                 f"{left.name} and {right.name}: cannot be compared, {what} differs ({a[what]} and {b[what]}); compare studies of the same task, data and runtime"
             )
     one, two = (untouched_row(side.material) for side in (left, right))
+    data = [differing.fingerprint(side.material) for side in (left, right)]
+    if None not in data and data[0] != data[1]:
+        raise UserError(
+            f"{left.name} and {right.name}: cannot be compared, they were tested on other samples ({data[0]} and {data[1]}): the data behind the "
+            "task has changed, or its test split is drawn anew each time; make it fixed and verify again"
+        )
     same_weights = (left.material.fact("identity") or {}).get("weights") == (right.material.fact("identity") or {}).get("weights")
     if same_weights and not math.isclose(one["metric_test"], two["metric_test"], abs_tol=2 / max(one["n_test"], 1)):
         raise UserError(
@@ -59,13 +68,13 @@ def refuse_unlike(left: Side, right: Side) -> None:
 
 
 def measured_on(material: Material) -> dict[str, Any]:
-    """What must be alike: task with its arguments, part, metric, runtime, test data, what is timed."""
+    """What must be alike: task with its arguments, part, metric, runtime (not the device behind it), test data, what is timed."""
     identity, context, row = material.fact("identity") or {}, material.context, untouched_row(material)
     return {
         "the task (its file, arguments or sample cap)": identity.get("task"),
         "the part": identity.get("part", ""),
         "the metric": f"{context['metric_name']}, {context['metric_direction']}",
-        "the runtime": context["target"],
+        "the runtime": context["target"].partition(":")[0],  # devices behind cmd: may differ
         "the test split": f"{row['test_split']}, {row['n_test']} samples",
         "the batch that is timed": row["batch"],
     }
@@ -93,10 +102,12 @@ def spreads(row: Mapping[str, Any], untouched: Mapping[str, Any]) -> tuple[float
 
 
 def joint_front(found: Sequence[Side]) -> list[dict[str, Any]]:
-    """The rows that no row of any study dominates: {"study", "key", "label", "summary", figures}."""
-    rows = [(side, row) for side in found for row in side.material.rows]
-    mask = pareto.front(np.array([coordinates(row, untouched_row(side.material)) for side, row in rows]))
-    kept = [(side, row) for (side, row), on_front in zip(rows, mask, strict=True) if on_front]
+    """The rows that no row of any study dominates: {"study", "key", "label", "summary", figures}. Of equal rows each study keeps its own."""
+    rows = [(side, row) for side in found for row in side.material.offered]
+    places = [coordinates(row, untouched_row(side.material)) for side, row in rows]
+    best = {place for place, on_front in zip(places, pareto.front(np.array(places)), strict=True) if on_front}
+    held = {(side.name, place): (side, row) for (side, row), place in reversed(list(zip(rows, places, strict=True))) if place in best}
+    kept = list(held.values())
     return [
         {"study": side.name} | {name: row[name] for name in ("key", "label", "summary", "metric_test", "drop_test", "latency_ms", "latency_ratio", "size_bytes", "size_ratio")}
         for side, row in sorted(kept, key=lambda pair: (pair[1]["latency_ratio"], pair[0].name))
@@ -106,8 +117,8 @@ def joint_front(found: Sequence[Side]) -> list[dict[str, Any]]:
 def volume(side: Side) -> dict[str, float]:
     """{"value", "low", "high"}: hypervolume of the study's verified points on test data."""
     untouched = untouched_row(side.material)
-    points = np.array([coordinates(row, untouched) for row in side.material.rows])
-    return interval(points, np.array([spreads(row, untouched) for row in side.material.rows]))
+    points = np.array([coordinates(row, untouched) for row in side.material.offered])
+    return interval(points, np.array([spreads(row, untouched) for row in side.material.offered]))
 
 
 def interval(points: np.ndarray, spread: np.ndarray, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
@@ -126,9 +137,9 @@ def interval(points: np.ndarray, spread: np.ndarray, draws: int = DRAWS, seed: i
 
 def winners(found: Sequence[Side], cost: str) -> list[dict[str, Any]]:
     """Ranges of a budget on ``cost`` (a key of COSTS), from the tightest that anything meets: {"from", "to" (None: no end), "winner",
-    "metric_test", "key", "second", "certain"}. In each range every study offers the point that validation data choose; the winner is the
+    "tied", "metric_test", "key", "second", "certain"}. In each range every study offers the point that validation data choose; the winner is the
     best of these on test data, and certain if its interval does not touch the second's."""
-    edges = sorted({cost_of(row, cost) for side in found for row in side.material.rows})
+    edges = sorted({cost_of(row, cost) for side in found for row in side.material.offered})
     ranges: list[dict[str, Any]] = []
     for place, edge in enumerate(edges):
         told = verdict(found, cost, edge)
@@ -140,19 +151,25 @@ def winners(found: Sequence[Side], cost: str) -> list[dict[str, Any]]:
 
 
 def verdict(found: Sequence[Side], cost: str, budget: float) -> dict[str, Any]:
-    """Who is best within one budget."""
+    """Who is best within one budget; studies with equal offers are all named."""
     sign = loss_sign(found[0].material.context["metric_direction"])
     offers = []
     for side in found:
-        within = [row for row in side.material.rows if cost_of(row, cost) <= budget]
+        within = [row for row in side.material.offered if cost_of(row, cost) <= budget]
         if within:
             row = min(within, key=lambda row: (row["metric_val"] * sign, cost_of(row, cost)))
             offers.append((side.name, row))
-    offers.sort(key=lambda offer: (offer[1]["metric_test"] * sign, cost_of(offer[1], cost)))
-    name, row = offers[0]
-    second = offers[1] if len(offers) > 1 else None
+
+    def place(row: Mapping[str, Any]) -> tuple[float, float]:
+        return row["metric_test"] * sign, cost_of(row, cost)
+
+    offers.sort(key=lambda offer: place(offer[1]))
+    row = offers[0][1]
+    equal = [name for name, other in offers if place(other) == place(row)]
+    second = offers[len(equal)] if len(offers) > len(equal) else None
     return {
-        "winner": name,
+        "winner": " and ".join(equal),
+        "tied": len(equal) > 1,
         "key": row["key"],
         "metric_test": row["metric_test"],
         "second": second[0] if second else None,
@@ -173,41 +190,7 @@ def apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     return left["metric_test_low"] > right["metric_test_high"] or right["metric_test_low"] > left["metric_test_high"]
 
 
-# -- what differed --------------------------------------------------------------------------------------------------------
-
-
-def differences(found: Sequence[Side]) -> list[dict[str, Any]]:
-    """{"what", "values": one per study} of everything about the runs that is not the same in all."""
-    told = [flat(facts_of(side.material)) for side in found]
-    names = sorted({name for facts in told for name in facts})
-    rows = [{"what": name, "values": [facts.get(name) for facts in told]} for name in names]
-    return [row for row in rows if any(value != row["values"][0] for value in row["values"][1:])]
-
-
-def facts_of(material: Material) -> dict[str, Any]:
-    """The settings and the machine of a study."""
-    spec = {name: value for name, value in material.context["spec"].items() if name not in ("name", "task_args")}
-    return {
-        "study": spec,
-        "weights": (material.fact("identity") or {}).get("weights"),
-        "threads timed": (material.fact("identity") or {}).get("threads"),
-        "machine": material.fact("environment") or {},
-        "search space": material.fact("space"),
-        "strategy's single choices": material.fact("tables") is not None,
-    }
-
-
-def flat(data: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Nested mappings as one level with texts, so that two can be compared line by line."""
-    found: dict[str, str] = {}
-    for name, value in data.items():
-        where = f"{before}{name}"
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{where}: ")
-        else:
-            text = str(value)
-            found[where] = text if len(text) <= 200 else f"{text[:160]}... ({len(text)} characters)"
-    return found
+# -- all of it -----------------------------------------------------------------------------------------------------------
 
 
 def compare(found: Sequence[Side]) -> dict[str, Any]:
@@ -216,18 +199,21 @@ def compare(found: Sequence[Side]) -> dict[str, Any]:
         "studies": [
             {
                 "name": side.name,
-                "points": len(side.material.rows),
-                "evaluations": tables.counts(side.material.entries)["evaluations"],
+                "timed_on": side.material.context["target"],
+                "points": len(side.material.offered),
+                "evaluations": side.material.evaluations,
                 "seconds": round(sum(run["seconds"] for run in side.material.fact("runs") or []), 1),
                 "hypervolume": volume(side),
                 "best": {name: side.material.chosen[name] for name in ("key", "metric_test", "drop_test", "latency_ms", "latency_ratio", "size_bytes", "size_ratio")},
             }
             for side in found
         ],
-        "metric": {"name": found[0].material.context["metric_name"], "direction": found[0].material.context["metric_direction"]},
+        "metric": {"name": found[0].material.context["metric_name"], "direction": found[0].material.context["metric_direction"], "places": places(untouched_row(found[0].material))},
         "front": joint_front(found),
         "winners": {cost: winners(found, cost) for cost in COSTS},
-        "differences": differences(found),
+        "differences": differing.differences([side.material for side in found]),
+        "points": differing.points([side.material for side in found]),
+        "notes": differing.notes([(side.name, side.material) for side in found]),
     }  # fmt: skip
 
 
@@ -236,10 +222,13 @@ def verdict_words(told: Mapping[str, Any]) -> str:
     order = sorted(told["studies"], key=lambda study: -study["hypervolume"]["value"])
     first, second = (study["hypervolume"] for study in order[:2])
     sure = "clearly" if first["low"] > second["high"] else "within the uncertainty of both"
+    if first == second:
+        words = f"{order[0]['name']} and {order[1]['name']} cover the same, hypervolume {first['value']:.4f} ({first['low']:.4f} to {first['high']:.4f})"
+    else:
+        words = (
+            f"{order[0]['name']} covers most, hypervolume {first['value']:.4f} ({first['low']:.4f} to {first['high']:.4f}) against "
+            f"{second['value']:.4f} ({second['low']:.4f} to {second['high']:.4f}) of {order[1]['name']}, {sure}"
+        )
     held = {study["name"]: sum(row["study"] == study["name"] for row in told["front"]) for study in told["studies"]}
-    return (
-        f"{order[0]['name']} covers most, hypervolume {first['value']:.4f} ({first['low']:.4f} to {first['high']:.4f}) against {second['value']:.4f} "
-        f"({second['low']:.4f} to {second['high']:.4f}) of {order[1]['name']}, {sure}; of the {len(told['front'])} points of the joint front "
-        + ", ".join(f"{name} has {count}" for name, count in held.items())
-        + "."
-    )
+    shared = ", ".join(f"{name} has {count}" for name, count in held.items())
+    return f"{words}; of the {len(told['front'])} points of the joint front {shared}."

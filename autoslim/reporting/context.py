@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from autoslim import tables
+from autoslim import hindsight, outsiders, tables
 from autoslim.budget import Budget, Drop, Limit
 from autoslim.candidate import Done
 from autoslim.errors import UserError
 from autoslim.metrics import Measurement, Value
+from autoslim.reading import Reading
 from autoslim.study import Entry, Study
 
 
-def context_of(study: "Study | Material") -> dict[str, Any]:
+def context_of(study: "Study | Reading | Material") -> dict[str, Any]:
     """What the tables need besides the entries. Raises UserError for a study that has not measured the untouched model yet."""
     model, spec, base = study.fact("model"), study.fact("spec"), study.fact("untouched")
     if model is None or spec is None or base is None:
@@ -35,9 +36,13 @@ def context_of(study: "Study | Material") -> dict[str, Any]:
     }
 
 
-def judged_entries(study: Study, context: Mapping[str, Any]) -> list[Entry]:
+def judged_entries(study: Study | Reading, context: Mapping[str, Any]) -> list[Entry]:
     """The record's entries, judged by the budget that holds now, rivals named."""
-    return tables.labelled(tables.rejudged(study.entries(), context))
+    return judged(study.entries(), context)
+
+
+def judged(entries: Sequence[Entry], context: Mapping[str, Any]) -> list[Entry]:
+    return tables.labelled(tables.rejudged(entries, context))
 
 
 def done_by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
@@ -45,7 +50,7 @@ def done_by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
     return {entry.key: entry for entry in reversed(entries) if isinstance(entry.outcome, Done) and entry.cached_from is None}
 
 
-def front_rows(study: Study) -> list[dict[str, Any]]:
+def front_rows(study: Study | Reading) -> list[dict[str, Any]]:
     """The rows of front.csv, from the record."""
     return list(Material(study).rows)
 
@@ -54,7 +59,7 @@ def front_rows(study: Study) -> list[dict[str, Any]]:
 class Material:
     """One study, read once: everything that reports are made of. Nothing is computed before it is asked for."""
 
-    study: Study
+    study: Study | Reading
 
     @property
     def name(self) -> str:
@@ -77,18 +82,43 @@ class Material:
         return judged_entries(self.study, self.context)
 
     @cached_property
+    def evaluations(self) -> int:
+        """How many candidates were judged; repeats are none."""
+        return self.study.evaluations() if isinstance(self.study, Reading) else tables.counts(self.entries)["evaluations"]
+
+    @cached_property
     def by_key(self) -> dict[str, Entry]:
         return done_by_key(self.entries)
 
     @cached_property
+    def points(self) -> dict[str, Entry]:
+        """The trials behind the verified rows, per key. Of a journal no others are read for it: what a trial counts as is decided among the
+        trials of its own recipe (repeats, remakes, labels), so the rest of the study changes nothing. Rivals outside of the search space are
+        among them, unless a trial is of the same recipe."""
+        rivals = {entry.key: entry for entry in outsiders.entries(self.fact(outsiders.FACT))}
+        if not isinstance(self.study, Reading):
+            return rivals | self.by_key
+        return rivals | done_by_key(judged(self.study.entries({row["key"] for row in self.fact("verified") or []}), self.context))
+
+    @cached_property
+    def no_rivals(self) -> dict[str, str]:
+        """{label: why} of the trivial rivals that could not be made."""
+        return outsiders.lacking(self.fact(outsiders.FACT))
+
+    @cached_property
     def verified(self) -> dict[str, Mapping[str, Any]]:
         """{key: what verification found}."""
-        return {row["key"]: row for row in self.fact("verified") or [] if row["key"] in self.by_key}
+        return {row["key"]: row for row in self.fact("verified") or [] if row["key"] in self.points}
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of front.csv."""
-        return [tables.front_row(self.by_key[key], row, self.context) for key, row in self.verified.items()]
+        return [tables.front_row(self.points[key], row, self.context) for key, row in self.verified.items()]
+
+    @cached_property
+    def offered(self) -> list[dict[str, Any]]:
+        """The rows that may be recommended, picked and counted: all but rivals outside of the search space."""
+        return tables.offered(self.rows)
 
     @cached_property
     def trials(self) -> list[dict[str, Any]]:
@@ -96,7 +126,12 @@ class Material:
         return [tables.trial_row(entry) for entry in self.entries]
 
     @cached_property
+    def forecasts(self) -> dict[str, list[list[float]]]:
+        """{quantity: [predicted, measured] of each point that was evaluated}."""
+        return {name: hindsight.pairs(self.entries, name).tolist() for name in hindsight.MEASURED}
+
+    @cached_property
     def chosen(self) -> Mapping[str, Any] | None:
         """The recommended row, else the one that breaks the limits least, else None."""
-        others = [row for row in self.rows if row["label"] != "untouched"] or self.rows
+        others = [row for row in self.offered if row["label"] != "untouched"] or self.offered
         return tables.best(self.rows, self.context) or tables.closest(others, self.context)

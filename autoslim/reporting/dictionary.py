@@ -1,7 +1,8 @@
-"""The data dictionary: type, unit and meaning of every column of front and trials; dictionary.csv is written from it."""
+"""The data dictionary: type, unit and meaning of every column of front, trials and ablation; dictionary.csv is written from it."""
 
 from typing import NamedTuple
 
+from autoslim.reporting.ablation import COLUMNS
 from autoslim.tables import FRONT_COLUMNS, TRIAL_COLUMNS
 
 
@@ -23,9 +24,10 @@ SHARED = {
     "latency_ms_high": Column("number", "ms", f"latency_ms: {_HIGH}"),
     "latency_ratio": Column("number", "1", "time as a ratio to the untouched model's file, timed in turn"),
     "size_bytes": Column("integer", "bytes", "bytes of the file on disk"),
-    "macs": Column("number", "1", "multiply-accumulates of the counted layers, one sample"),
-    "params": Column("number", "1", "parameters of the compressed model, zeros included"),
+    "macs": Column("integer", "1", "multiply-accumulates of the counted layers, one sample"),
+    "params": Column("integer", "1", "parameters of the compressed model, zeros included"),
     "peak_memory_bytes": Column("number", "bytes", "resident memory that opening and running the file adds to a process"),
+    "energy_mj": Column("number", "mJ", "energy of one run, told by the device or by the processors' counters"),
     "metric_val": Column("number", "the metric's", f"the leading metric {_VAL}"),
     "summary": Column("text", "", "what was done, in words"),
 }
@@ -57,7 +59,9 @@ FRONT = {
     "metric_val_low": Column("number", "the metric's", f"metric_val: {_LOW}"),
     "metric_val_high": Column("number", "the metric's", f"metric_val: {_HIGH}"),
     "test_split": Column("text", "", "test, or val if the task has no test split"),
+    "outside": Column("boolean", "", "a rival that is no point of the search space: shown beside the points, never recommended or counted"),
 }
+_CUT = "; beyond 32,767 characters, a spreadsheet's most, the CSV is cut and ends in '... (shortened)', the Parquet file is whole"
 TRIALS = {
     "number": Column("integer", "", "the trial's number; 0 is the untouched model"),
     "label": Column("text", "", "as in front; also corner, the strongest point"),
@@ -67,19 +71,47 @@ TRIALS = {
     "detail": Column("text", "", "one line about the failure"),
     "cached_from": Column("integer", "", "number of the trial that this one repeats"),
     "feasible": Column("boolean", "", "no limit known to be broken, with figures of the search"),
-    "violations": Column("text", "JSON", "per limit: measured / limit - 1; at most 0 holds"),
+    "violations": Column("text", "JSON", f"per limit: measured / limit - 1; at most 0 holds{_CUT}"),
     "seconds": Column("text", "JSON", "seconds per phase"),
-    "recipe": Column("text", "JSON", "the recipe"),
-    "point": Column("text", "JSON", "the strategy's point"),
+    "recipe": Column("text", "JSON", f"the recipe{_CUT}"),
+    "point": Column("text", "JSON", f"the strategy's point{_CUT}"),
+}
+ABLATION = {
+    "kind": Column("text", "", "point: the recipe of a verified point, measured again; search: a whole search"),
+    "without": Column("text", "", "the family of techniques that was taken out; empty: none, the whole recipe"),
+    "point": Column("text", "", "key of the point that was taken apart"),
+    "end": Column("text", "", "done or failed"),
+    "detail": Column("text", "", "why it failed"),
+    "feasible": TRIALS["feasible"],
+    "metric_val_low": FRONT["metric_val_low"],
+    "metric_val_high": FRONT["metric_val_high"],
+    "drop_val": FRONT["drop_val"],
+    "latency_ratio_low": FRONT["latency_ratio_low"],
+    "latency_ratio_high": FRONT["latency_ratio_high"],
+    "size_ratio": FRONT["size_ratio"],
+    "evaluations": Column("integer", "", "evaluations that the search without the family made"),
+    "hypervolume": Column("number", "1", "hypervolume that it reached, on validation data, as in summary.json"),
+    "hypervolume_whole": Column("number", "1", "hypervolume that this study had reached after as many evaluations"),
+    "seconds": Column("number", "s", "what the row took: of one candidate, or of the whole search"),
+    "recipe": TRIALS["recipe"],
+}
+#: columns of tables whose study asked for the measurement
+ON_REQUEST = {
+    "energy_mj": SHARED["energy_mj"],
+    "energy_mj_low": Column("number", "mJ", f"energy_mj: {_LOW}"),
+    "energy_mj_high": Column("number", "mJ", f"energy_mj: {_HIGH}"),
 }
 TABLES = {
+    "ablation": {name: ABLATION.get(name) or SHARED[name] for name in COLUMNS},
     "front": {name: FRONT.get(name) or SHARED[name] for name in FRONT_COLUMNS if name in FRONT or name in SHARED},
     "trials": {name: TRIALS.get(name) or SHARED[name] for name in TRIAL_COLUMNS if name in TRIALS or name in SHARED},
 }
 
 
 def column(table: str, name: str) -> Column:
-    """What a column means; columns that are not in the contract are further metrics of the task."""
-    return TABLES[table].get(name) or Column(
-        "number", "the metric's", f"{name.removeprefix('metric_')}: a further metric of the task {_TEST}"
+    """What a column means; columns that are neither in the contract nor measured on request are further metrics of the task."""
+    return (
+        TABLES[table].get(name)
+        or ON_REQUEST.get(name)
+        or Column("number", "the metric's", f"{name.removeprefix('metric_')}: a further metric of the task {_TEST}")
     )

@@ -3,21 +3,29 @@
 A destination is what stands after ``--to``: a folder, a tracking URI, or nothing for the dashboard.
 """
 
+import hashlib
 import importlib
 import mimetypes
+import re
+import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoslim.candidate import Done
 from autoslim.clock import sha256
-from autoslim.errors import UserError
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.reporting import words
 from autoslim.reporting.context import Material
+from autoslim.storage import hidden
 from autoslim.study import Lease
 
+#: how a tracking URI begins that names a database
+DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 #: name -> (extra of the package, module that must be there)
 EXTRAS = {"mlflow": ("mlflow", "mlflow"), "tensorboard": ("tensorboard", "tensorboardX"), "dashboard": ("dashboard", "optuna_dashboard")}
 NUMBERS = ("metric_test", "metric_val", "drop_test", "latency_ms", "latency_ratio", "size_bytes", "size_ratio", "macs", "params", "peak_memory_bytes", "throughput", "latency_p95_ms")  # fmt: skip
@@ -26,6 +34,7 @@ FILES = (
     "report.html",
     "summary.json",
     "front.csv",
+    "ablation.csv",
     "trials.csv",
     "dictionary.csv",
     "figures/pareto_latency.png",
@@ -34,9 +43,17 @@ FILES = (
 )
 
 
-def export(kind: str, material: Material, out: Path, where: str) -> str:
-    """Send a study whose report is in ``out``; returns a sentence about where it is. Raises UserError for an unknown kind or a package that is
-    not installed."""
+@dataclass(frozen=True)
+class Source:
+    """Where a report was written, and where its study lives: the folder that holds its lease, and its storage (None: the folder's journal)."""
+
+    out: Path
+    folder: Path
+    storage: str | None = None
+
+
+def check(kind: str) -> None:
+    """Raise UserError for an unknown kind or a package that is not installed."""
     if kind not in EXTRAS:
         raise UserError(f"--to: got {kind!r}, allowed: {', '.join(EXTRAS)}")
     extra, package = EXTRAS[kind]
@@ -44,59 +61,111 @@ def export(kind: str, material: Material, out: Path, where: str) -> str:
         importlib.import_module(package)
     except ModuleNotFoundError:
         raise UserError(f"--to {kind}: needs the package {package!r}, which is not installed; pip install 'autoslim[{extra}]'") from None
-    return WRITERS[kind](material, out, where)
 
 
-def to_mlflow(material: Material, out: Path, where: str) -> str:
-    """One run of MLflow for the study, a nested one per verified point. ``where``: a tracking URI; default a SQLite file in ``out``."""
+def export(kind: str, material: Material, source: Source, where: str) -> str:
+    """Send a study whose report is written; returns a sentence about where it is. Raises UserError as :func:`check`, and for a place that
+    cannot be written or reached."""
+    check(kind)
+    try:
+        return WRITERS[kind](material, source, where)
+    except AutoSlimError:
+        raise
+    except Exception as error:  # of files, drivers and clients; the user named the place
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"--to {kind}: got {where or 'no place'!r}, which cannot be written or reached ({told}); give another one"
+        ) from error
+
+
+def to_mlflow(material: Material, source: Source, where: str) -> str:
+    """One run of MLflow for the study, a nested one per verified point; an earlier export's runs are written again, not
+    added to. ``where``: a tracking URI; default a SQLite file in ``source.out``. Where the URI is a database, which has no place for files,
+    they lie below the ``source.out`` of the first study of that name (MLflow would take the working directory)."""
     import mlflow
 
+    out = source.out
     uri = where or f"sqlite:///{(out / 'mlflow.db').resolve()}"
     client = mlflow.MlflowClient(tracking_uri=uri)
     known = client.get_experiment_by_name(material.name)
     experiment = (
         known.experiment_id
         if known
-        else client.create_experiment(material.name, artifact_location=None if where else (out / "mlartifacts").resolve().as_uri())
-    )
-    chosen = material.chosen
-    study = client.create_run(experiment, run_name=material.name, tags={"autoslim.task": material.context["task"]})
-    for name in NUMBERS:
-        if chosen and chosen.get(name) is not None:
-            client.log_metric(study.info.run_id, name, float(chosen[name]))
-    for file in FILES:
-        if (out / file).is_file():
-            client.log_artifact(study.info.run_id, str(out / file))
-    client.set_terminated(study.info.run_id)
-    for row in material.rows:
-        run = client.create_run(
-            experiment,
-            run_name=row["label"] or row["key"],
-            tags={
-                "mlflow.parentRunId": study.info.run_id,
-                "autoslim.key": row["key"],
-                "autoslim.summary": row["summary"],
-                "autoslim.sha256": row["sha256"],
-            },
+        else client.create_experiment(
+            material.name, artifact_location=(out / "mlartifacts").resolve().as_uri() if uri.startswith(DATABASES) else None
         )
-        for name in NUMBERS:
-            if row.get(name) is not None:
-                client.log_metric(run.info.run_id, name, float(row[name]))
-        client.log_param(run.info.run_id, "feasible", row["feasible"])
-        for file in (row["recipe_file"], str(Path(row["model_file"]).with_name("card.md"))):
-            if (out / file).is_file():
-                client.log_artifact(run.info.run_id, str(out / file))
-        client.set_terminated(run.info.run_id)
+    )
+    owner = study_key(material)
+    runs = known_runs(client, experiment, owner)
+    chosen = material.chosen
+    study = run_of(
+        client, experiment, runs.pop("", None), material.name, {"autoslim.study": owner, "autoslim.task": material.context["task"]}
+    )
+    numbers_to(client, study, chosen or {})
+    files_to(client, study, out, FILES)
+    for row in material.rows:
+        tags = {"mlflow.parentRunId": study.info.run_id, "autoslim.study": owner, "autoslim.feasible": str(row["feasible"])}
+        tags |= {f"autoslim.{name}": row[name] for name in ("key", "summary", "sha256")}
+        run = run_of(client, experiment, runs.pop(row["key"], None), row["label"] or row["key"], tags)
+        numbers_to(client, run, row)
+        files_to(client, run, out, (row["recipe_file"], str(Path(row["model_file"]).with_name("card.md"))))
+    for run in runs.values():  # points that are verified no longer
+        client.delete_run(run.info.run_id)
     return f"mlflow: experiment {material.name} at {uri} (mlflow ui --backend-store-uri {uri})"
 
 
-def to_tensorboard(material: Material, out: Path, where: str) -> str:
-    """Scalars per evaluation, hypervolume, and the verified points as hyper-parameter runs. ``where``: the folder; default ``out``/tensorboard."""
+def study_key(material: Material) -> str:
+    """What tells a study from others of its name, on whatever machine and in whatever folder: when its first trial began."""
+    first = material.study.optuna.get_trials(deepcopy=False)[0]
+    return hashlib.sha256(f"{material.name}\n{first.datetime_start}".encode()).hexdigest()[:16]
+
+
+def known_runs(client: Any, experiment: str, owner: str) -> dict[str, Any]:
+    """{key of a point, or "" for the study: its run} of what was exported earlier."""
+    found, token = {}, None
+    while True:
+        page = client.search_runs([experiment], f"tags.`autoslim.study` = '{owner}'", page_token=token)
+        found |= {run.data.tags.get("autoslim.key", ""): run for run in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def run_of(client: Any, experiment: str, known: Any, name: str, tags: Mapping[str, str]) -> Any:
+    """The known run with these tags, or a new one."""
+    if known is None:
+        return client.create_run(experiment, run_name=name, tags=dict(tags))
+    for tag, value in tags.items():
+        client.set_tag(known.info.run_id, tag, value)
+    return known
+
+
+def numbers_to(client: Any, run: Any, row: Mapping[str, Any]) -> None:
+    """Log what the run does not say yet."""
+    for name in NUMBERS:
+        if row.get(name) is not None and run.data.metrics.get(name) != float(row[name]):
+            client.log_metric(run.info.run_id, name, float(row[name]))
+
+
+def files_to(client: Any, run: Any, out: Path, files: Sequence[str]) -> None:
+    """Log the files that are there, over those of an earlier export, and end the run."""
+    for file in files:
+        if (out / file).is_file():
+            client.log_artifact(run.info.run_id, str(out / file))
+    client.set_terminated(run.info.run_id)
+
+
+def to_tensorboard(material: Material, source: Source, where: str) -> str:
+    """Scalars per evaluation, hypervolume, and the verified points as hyper-parameter runs. ``where``: the folder, in which the
+    study has one of its own, after its name and key; default tensorboard below the report. What an earlier export of it wrote is replaced."""
     from tensorboardX import SummaryWriter
 
     from autoslim.reporting.summary import history
 
-    folder = Path(where) if where else out / "tensorboard"
+    own = f"{re.sub(r'[^a-zA-Z0-9_-]', '_', material.name)}-{study_key(material)[:8]}"
+    folder = (Path(where) if where else source.out / "tensorboard") / own
+    for old in folder.glob("**/events.out.tfevents.*"):
+        old.unlink()
     with SummaryWriter(logdir=str(folder / "search")) as writer:
         for entry in material.entries:
             if isinstance(entry.outcome, Done) and entry.cached_from is None:
@@ -111,25 +180,36 @@ def to_tensorboard(material: Material, out: Path, where: str) -> str:
     return f"tensorboard: {folder} (tensorboard --logdir {folder})"
 
 
-def to_dashboard(material: Material, out: Path, where: str) -> str:
+def to_dashboard(material: Material, source: Source, where: str) -> str:
     """Figures, page and each verified point's card and recipe as artefacts of the Optuna study, and a note with the answer, so that
-    optuna-dashboard shows them. ``where``: the artefact folder; default ``out``/artifacts."""
+    optuna-dashboard shows them. ``where``: the artefact folder; default artifacts below the report. Raises StudyInUse while a search
+    writes to the study, since this writes to it too."""
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import save_note
 
     from autoslim.reporting.summary import summarise
 
-    folder = Path(where) if where else out / "artifacts"
+    folder = Path(where) if where else source.out / "artifacts"
     folder.mkdir(parents=True, exist_ok=True)
     store, study = FileSystemArtifactStore(base_path=folder), material.study.optuna
-    lease = Lease(out)  # writes to the study, so nobody else may
+    lease = Lease(source.folder)
     try:
         lease.claim(study)
-        attach_all(material, out, store)
+    except BaseException:
+        lease.release()  # the note in the study is another run's
+        raise
+    try:
+        with warnings.catch_warnings():  # Optuna calls the names experimental
+            warnings.simplefilter("ignore")
+            study.set_metric_names(list(material.context["objectives"]))
+        attach_all(material, source.out, store)
         save_note(study, words.answer(summarise(material), material.rows, material.context))
     finally:
         lease.release(study)
-    return f"dashboard: optuna-dashboard STORAGE --artifact-dir {folder}"
+    storage = (
+        hidden(source.storage) if source.storage and "://" in source.storage else source.storage or str(source.folder / "study.journal")
+    )
+    return f"dashboard: optuna-dashboard {shlex.quote(storage)} --artifact-dir {shlex.quote(str(folder))}"
 
 
 def attach_all(material: Material, out: Path, store: Any) -> None:
@@ -150,10 +230,10 @@ def attach_all(material: Material, out: Path, store: Any) -> None:
             kind = mimetypes.guess_type(name)[0] or "text/plain"
             upload_artifact(artifact_store=store, file_path=str(copy), study_or_trial=study, mimetype=kind)
             attached[name] = digest
-    material.study.set_fact("artifacts", attached)
+    study.set_user_attr("artifacts", attached)
 
 
-WRITERS: Mapping[str, Callable[[Material, Path, str], str]] = {
+WRITERS: Mapping[str, Callable[[Material, Source, str], str]] = {
     "mlflow": to_mlflow,
     "tensorboard": to_tensorboard,
     "dashboard": to_dashboard,

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoslim import hindsight, plugins
+from autoslim import plugins
 from autoslim.reporting.context import Material
-
-ENDINGS = (".png", ".svg")
 
 
 def chart_tables(material: Material, summary: Mapping[str, Any], volumes: list[float]) -> dict[str, Any]:
@@ -21,11 +19,11 @@ def chart_tables(material: Material, summary: Mapping[str, Any], volumes: list[f
         "trials": material.trials,
         "metric_name": material.context["metric_name"],
         "coverage": material.fact("coverage"),
-        "chosen_recipe": material.by_key[chosen["key"]].outcome.recipe.as_dict() if chosen else None,
+        "chosen_recipe": material.points[chosen["key"]].outcome.recipe.as_dict() if chosen else None,
         "history": volumes,
         "limits": limits,
         "seconds": summary["seconds"]["candidates"],
-        "forecasts": {name: hindsight.pairs(material.entries, name).tolist() for name in hindsight.MEASURED},
+        "forecasts": material.forecasts,
     }
 
 
@@ -37,6 +35,4 @@ def numbers(data: Mapping[str, Any]) -> dict[str, Any]:
 def draw(found: Mapping[str, Any], out: Path) -> None:
     """Every chart below ``out``/figures, in every form."""
     for name, values in found.items():
-        chart = plugins.load("charts", name)
-        for ending in ENDINGS:
-            chart.ink(values, out / "figures" / f"{name}{ending}")
+        plugins.load("charts", name).ink(values, out / "figures" / name)

@@ -9,14 +9,14 @@ import numpy as np
 from autoslim.candidate import Done
 from autoslim.metrics import direction_of, loss_sign
 from autoslim.reporting.context import Material
-from autoslim.reporting.singles import Singles, technique_of
+from autoslim.reporting.singles import Singles, positions, technique_of
 
 #: finished trials below which an importance would be noise; share of them that counts as good
 FEWEST, GOOD = 20, 0.1
 
 
 def sensitivities(singles: Singles | None) -> list[dict[str, Any]]:
-    """Per domain its strongest choice made alone: {"domain", "technique", "choice", "loss" in units of the gap, "ms", "bytes": share of the
+    """Per domain its strongest choice made alone: {"domain", "technique", "choice", "loss" in units of the gap and its standard "error" (None where it is unknown), "ms", "bytes": share of the
     untouched model that it saves (forecast)}; the most harmful first."""
     if singles is None:
         return []
@@ -25,7 +25,9 @@ def sensitivities(singles: Singles | None) -> list[dict[str, Any]]:
     for name, losses in singles.tables.loss.items():
         choice = singles.choices[name][-1]
         saved = {cost: 1 - singles.total(cost, {name: choice}) / whole[cost] if whole[cost] else 0.0 for cost in whole}
-        rows.append({"domain": name, "technique": technique_of(name), "choice": choice, "loss": float(losses[-1]), **saved})
+        doubt = singles.tables.spread.get(name)
+        known = {"loss": float(losses[-1]), "error": None if doubt is None else float(losses[-1] * doubt[-1])}
+        rows.append({"domain": name, "technique": technique_of(name), "choice": choice, **known, **saved})
     return sorted(rows, key=lambda row: (-row["loss"], row["domain"]))
 
 
@@ -35,13 +37,14 @@ def explained(material: Material) -> dict[str, dict[str, float]]:
     done = [entry for entry in material.entries if isinstance(entry.outcome, Done)]
     if space is None or len(done) < FEWEST:
         return {}
-    places = {name: {json.dumps(choice): i for i, choice in enumerate(choices)} for name, choices in json.loads(space)}
-    table = {name: np.array([known[json.dumps(entry.point[name])] for entry in done]) for name, known in places.items()}
+    domains = dict(json.loads(space))
+    places = {name: positions(choices) for name, choices in domains.items()}
+    table = {name: np.array([place(entry.point[name]) for entry in done]) for name, place in places.items()}
     found = {}
     for objective in material.context["objectives"]:
         sign = loss_sign(direction_of(objective, material.context["metric_direction"]))
         values = np.array([entry.outcome.measurement.get(objective) for entry in done], dtype=float) * sign
-        found[objective] = ped_anova({name: (chosen, len(places[name])) for name, chosen in table.items()}, values)
+        found[objective] = ped_anova({name: (chosen, len(domains[name])) for name, chosen in table.items()}, values)
     return found
 
 

@@ -43,9 +43,11 @@ def point(row: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     chosen = summary["best"] or summary["closest"]
     name = cell(words.point_name(row))
     name = f"**{name}**" if chosen and row["key"] == chosen["key"] else name
-    drop = "" if row["drop_test_low"] is None else f" ({row['drop_test_low']:+.4f} to {row['drop_test_high']:+.4f})"
+    drop = (
+        "" if row["drop_test_low"] is None else f" ({words.score(row, 'drop_test_low', '+')} to {words.score(row, 'drop_test_high', '+')})"
+    )
     return (
-        f"| {name} | {row['metric_test']:.4f} | {row['drop_test']:+.4f}{drop} | {row['latency_ratio']:.3f} ({row['latency_ratio_low']:.3f} to "
+        f"| {name} | {words.score(row, 'metric_test')} | {words.score(row, 'drop_test', '+')}{drop} | {row['latency_ratio']:.3f} ({row['latency_ratio_low']:.3f} to "
         f"{row['latency_ratio_high']:.3f}) | {row['latency_ms']:.3g} | {row['size_bytes'] / 1000:.0f} | {cell(row['summary'])} |"
     )
 

@@ -3,19 +3,21 @@ draws charts and answers clicks. The page's own policy forbids every request and
 
 import base64
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autoslim import __version__
-from autoslim.reporting import words
+from autoslim.reporting import ablation, words
 from autoslim.reporting.context import Material
 from autoslim.reporting.contributions import contributions
 from autoslim.reporting.importances import explained, sensitivities
 from autoslim.reporting.layers import layer_rows
 from autoslim.reporting.page_data import for_script, page_data
 from autoslim.reporting.singles import singles_of
+from autoslim.reporting.summary import where_time_went
 
 HERE = Path(__file__).resolve().parent.parent
 TEMPLATES, CHARTS = HERE / "templates", HERE / "assets" / "echarts" / "echarts.min.js"
@@ -34,7 +36,8 @@ def render(
     """The page as text. ``live`` is a version that a served page compares with the server's to know when it is out of date."""
     chosen, context = material.chosen, material.context
     singles = singles_of(material)
-    entry = material.by_key[chosen["key"]] if chosen else None
+    entry = material.points[chosen["key"]] if chosen else None
+    workers = max((run.get("slots", 1) for run in material.fact("runs") or []), default=1)
     data = page_data(material, summary, volumes) | {"live": live}
     return fill(
         "report.html",
@@ -53,22 +56,25 @@ def render(
         columns=charts["layer_map"]["columns"],
         most_layers=MOST_LAYERS,
         contributions=contributions(material, singles, entry) if entry else [],
+        ablation=ablation.shown(material),
         sensitivities=sensitivities(singles)[:MOST_IMPORTANT],
         explained=ranked(explained(material)),
-        phases=bars(summary["seconds"]["candidates"]),
+        phases=bars(where_time_went(summary["seconds"], workers)),
+        workers=workers,
         ends=ends(material),
         reasons=reasons(material),
         most_ends=MOST_ENDS,
-        cards=sorted(cards, key=lambda card: (card["key"] != (chosen or {}).get("key"), card["name"])),
+        cards=in_order(cards, material.rows, chosen),
         changes=changes(cards, chosen),
         coverage=material.fact("coverage"),
-        notes=context["notes"],
+        notes=[*context["notes"], *(f"rival {label} is not shown: {why}" for label, why in material.no_rivals.items())],
         context=context,
         untouched=context["untouched"].as_dict(),
         identity=material.fact("identity") or {},
         weights=material.fact("untouched_sha256"),
         command=words.command_line(summary["command"]),
         seed=context["spec"].get("seed"),
+        gap_words=words.GAP,
     )
 
 
@@ -80,6 +86,7 @@ def fill(template: str, data: Any, scripts: Sequence[str], **values: Any) -> str
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["score"] = words.score
     sources = [CHARTS.read_text(encoding="utf-8"), *((TEMPLATES / name).read_text(encoding="utf-8") for name in scripts)]
     policy = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'" for source in sources)
     return environment.get_template(template).render(
@@ -95,16 +102,32 @@ def fill(template: str, data: Any, scripts: Sequence[str], **values: Any) -> str
 def tiles(row: Mapping[str, Any], context: Mapping[str, Any]) -> list[dict[str, str]]:
     """The chosen point in four figures: {"value", "label", "known"}."""
 
-    def span(name: str, form: str) -> str:
-        return "" if row[f"{name}_low"] is None else f"{format(row[f'{name}_low'], form)} to {format(row[f'{name}_high'], form)}"
+    def span(name: str, form: str, unit: str = "") -> str:
+        return "" if row[f"{name}_low"] is None else f"{format(row[f'{name}_low'], form)} to {format(row[f'{name}_high'], form)}{unit}"
+
+    times = "" if row["latency_ratio_low"] is None else f"{1 / row['latency_ratio_high']:.1f} to {1 / row['latency_ratio_low']:.1f}\u00d7"
+    digits = max(0, 2 - math.floor(math.log10(row["latency_ms"]))) if row["latency_ms"] > 0 else 2
 
     return [
-        {"value": f"{1 / row['latency_ratio']:.1f}\u00d7" if row["latency_ratio"] else "", "label": "as fast as untouched", "known": f"time ratio {span('latency_ratio', '.3f')}"},
-        {"value": f"{row['latency_ms']:.3g} ms", "label": "latency (p50)", "known": span("latency_ms", ".3g") + " ms"},
-        {"value": f"{1 / row['size_ratio']:.1f}\u00d7", "label": "smaller", "known": f"{row['size_bytes'] / 1000:,.0f} kB, exact"},
-        {"value": f"{row['metric_test']:.4f}", "label": f"{context['metric_name']} ({row['test_split']})", "known": span("metric_test", ".4f")},
-        {"value": f"{row['drop_test']:+.4f}", "label": "drop against untouched", "known": span("drop_test", "+.4f")},
+        {"value": f"{1 / row['latency_ratio']:.1f}\u00d7" if row["latency_ratio"] else "", "label": "as fast as untouched", "known": times},
+        {"value": f"{row['latency_ms']:.{digits}f} ms", "label": "latency (median)", "known": span("latency_ms", f".{digits}f", " ms")},
+        {"value": f"{1 / row['size_ratio']:.1f}\u00d7", "label": "smaller", "known": f"{row['size_bytes'] / 1000:,.0f} kB, counted exactly"},
+        {"value": words.score(row, "metric_test"), "label": f"{context['metric_name']} ({row['test_split']})", "known": span("metric_test", f".{words.places(row)}f")},
+        {"value": words.score(row, "drop_test", "+"), "label": "drop against untouched", "known": span("drop_test", f"+.{words.places(row)}f")},
     ]  # fmt: skip
+
+
+def in_order(
+    cards: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The cards as the table of points has its rows, slowest first, but the chosen one before all; "told": its figures in a line."""
+    known = {row["key"]: row for row in rows}
+    found = sorted(cards, key=lambda card: (card["key"] != (chosen or {}).get("key"), -known[card["key"]]["latency_ratio"], card["name"]))
+    return [dict(card) | {"told": in_short(known[card["key"]])} for card in found]
+
+
+def in_short(row: Mapping[str, Any]) -> str:
+    return f"{row['latency_ratio']:.3f} of the time, {row['size_bytes'] / 1000:,.0f} kB, {row['metric']} {words.score(row, 'metric_test')}"
 
 
 def bars(values: Mapping[str, float]) -> list[tuple[str, float, float]]:
@@ -135,5 +158,6 @@ def reasons(material: Material) -> list[tuple[str, str, int]]:
 
 
 def changes(cards: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """What verification found of classes and robustness for the chosen point."""
-    return next((card["changes"] for card in cards if chosen and card["key"] == chosen["key"]), None)
+    """What verification found of classes and robustness for the chosen point; what it did not look at is empty."""
+    found = next((card["changes"] for card in cards if chosen and card["key"] == chosen["key"]), None)
+    return found and {"classes": [], "checks": [], "outputs": [], "not_measured": [], **found}

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoslim import hindsight
 from autoslim.budget import LIMITS
 from autoslim.candidate import Done
 from autoslim.reporting.context import Material
-from autoslim.reporting.singles import technique_of
+from autoslim.reporting.singles import positions, technique_of
+from autoslim.reporting.summary import spent
+from autoslim.reporting.words import places
 
 #: axis -> (label, unit, better, column of verified points, column of trials, factor to the shown unit, limit that it is bound by)
 AXES = {
@@ -25,7 +26,7 @@ POINT_COLUMNS = (
     "key", "label", "feasible", "summary", "metric_val", "metric_val_low", "metric_val_high", "metric_test", "metric_test_low",
     "metric_test_high", "drop_test", "drop_test_low", "drop_test_high", "latency_ms", "latency_ms_low", "latency_ms_high",
     "latency_ratio", "latency_ratio_low", "latency_ratio_high", "size_bytes", "size_ratio", "macs", "params", "peak_memory_bytes",
-    "throughput", "energy_mj", "model_file",
+    "throughput", "energy_mj", "energy_mj_low", "energy_mj_high", "model_file", "outside",
 )  # fmt: skip
 TRIAL_COLUMNS = ("metric_val", "latency_ms", "latency_ratio", "size_bytes", "macs", "params", "peak_memory_bytes", "energy_mj")
 ENDS = ("done", "rejected", "failed", "running")
@@ -38,21 +39,33 @@ def page_data(material: Material, summary: Mapping[str, Any], volumes: Sequence[
     untouched = context["untouched"]
     return {
         "study": material.name,
-        "metric": {"name": context["metric_name"], "direction": context["metric_direction"]},
+        "metric": {
+            "name": context["metric_name"],
+            "direction": context["metric_direction"],
+            "places": max(map(places, material.rows), default=4),
+        },
         "objectives": list(context["objectives"]),
         "untouched": {name: untouched.get(name) for name in ("metric", *(LIMITS[limit][0] for limit in LIMITS), "params", "throughput")},
-        "budget": summary["budget"],
+        "budget": limits_of(summary),
         "max_drop": summary["max_drop"],
         "axes": axes(material),
         "points": [{name: row.get(name) for name in POINT_COLUMNS if name in row} for row in material.rows],
         "chosen": chosen["key"] if chosen else None,
         "trials": trial_columns(material),
         "history": [digits(value) for value in volumes],
-        "forecasts": {
-            name: [[digits(value) for value in pair] for pair in hindsight.pairs(material.entries, name).tolist()]
-            for name in hindsight.MEASURED
-        },
+        "history_seconds": spent(material.entries),
+        "forecasts": {name: [[digits(value) for value in pair] for pair in pairs] for name, pairs in material.forecasts.items()},
     }
+
+
+def limits_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The limits as the script judges them: a share of the untouched time is one of its own."""
+    found = {name: bound for name, bound in summary["budget"].items() if bound is not None}
+    return (
+        found
+        if summary["time_share"] is None
+        else {name: found[name] for name in found if name != "ms"} | {"time_share": summary["time_share"]}
+    )
 
 
 def axes(material: Material) -> list[dict[str, Any]]:
@@ -104,18 +117,16 @@ def strengths(material: Material, entries: Sequence[Any]) -> dict[str, list[floa
     space = material.fact("space")
     if space is None:
         return {}
-    places: dict[str, dict[str, dict[str, float]]] = {}
+    places: dict[str, dict[str, tuple[Any, int]]] = {}
     for name, choices in json.loads(space):
         if len(choices) > 1:
-            places.setdefault(technique_of(name), {})[name] = {
-                json.dumps(choice): index / (len(choices) - 1) for index, choice in enumerate(choices)
-            }
+            places.setdefault(technique_of(name), {})[name] = (positions(choices), len(choices) - 1)
     found: dict[str, list[float | None]] = {technique: [] for technique in places}
     for entry in entries:
         for technique, domains in places.items():
             mean = None
             if isinstance(entry.outcome, Done):
-                steps = [known.get(json.dumps(entry.point.get(name)), 0.0) for name, known in domains.items()]
+                steps = [(place(entry.point.get(name)) or 0) / last for name, (place, last) in domains.items()]
                 mean = round(sum(steps) / len(steps), 3)
             found[technique].append(mean)
     return found

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from autoslim import pareto, tables
-from autoslim.budget import LIMITS, feasible
+from autoslim.budget import feasible
 from autoslim.errors import UserError
 from autoslim.metrics import METRICS, OBJECTIVES, Measurement, Value
 from autoslim.reporting.context import Material
-from autoslim.reporting.words import point_name
+from autoslim.reporting.words import over_the_limit, places, point_name
 
 Row = Mapping[str, Any]
 UNITS = {"latency_ms": (1.0, " ms"), "size_bytes": (1e3, " kB"), "peak_memory_bytes": (1e6, " MB"), "macs": (1e6, " M MACs")}
@@ -21,17 +21,18 @@ MOST = 2
 
 @dataclass(frozen=True)
 class Picked:
-    """``row`` is the answer, or the nearest miss if not ``met``; ``why`` is sentences; ``alternatives`` are {"row", "why"}."""
+    """``row`` is the answer, or the nearest miss if not ``met``; ``why`` and ``warnings`` are sentences; ``alternatives`` are {"row", "why"}."""
 
     row: Row | None
     met: bool
     why: list[str] = field(default_factory=list)
     alternatives: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def pick(material: Material, context: Mapping[str, Any], knee: bool = False, weights: Mapping[str, float] | None = None) -> Picked:
     """Choose among the verified rows under ``context["budget"]``."""
-    rows = judged(material.rows, context)
+    rows = judged(material.offered, context)
     good = [row for row in rows if row["feasible"]]
     if not rows:
         return Picked(None, False)
@@ -43,6 +44,7 @@ def pick(material: Material, context: Mapping[str, Any], knee: bool = False, wei
             False,
             [f"No verified point meets the budget: {point_name(row)} has {broken_words(row, context)}."],
             [missed(other, context) for other in misses[1 : 1 + MOST]],
+            warnings(row, context),
         )
     if knee or weights:
         order, rule = by_shape(good, context, weights)
@@ -51,7 +53,14 @@ def pick(material: Material, context: Mapping[str, Any], knee: bool = False, wei
     chosen = order[0]
     why = [f"{len(good)} of {len(rows)} verified points are within the limits.", rule, *margins(chosen, context)]
     others = [{"row": row, "why": f"next by the same rule: {against(row, chosen)}"} for row in order[1 : 1 + MOST]]
-    return Picked(chosen, True, why, others + [missed(row, context) for row in misses[:MOST]])
+    return Picked(chosen, True, why, others + [missed(row, context) for row in misses[:MOST]], warnings(chosen, context))
+
+
+def warnings(row: Row, context: Mapping[str, Any]) -> list[str]:
+    """What test data say against the row, since points are selected on validation data."""
+    limit = context["budget"].max_drop
+    above = "" if limit is None else over_the_limit(row, limit.resolve(context["untouched"].get("metric")))
+    return [above] if above else []
 
 
 def judged(rows: Sequence[Row], context: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -105,6 +114,8 @@ def parse_weights(text: str) -> dict[str, float]:
             weight = float(value) if sign else 1.0
         except ValueError:
             weight = -1.0
+        if name in found:
+            raise UserError(f"--weights: got {name} twice, allowed: each goal once")
         if name not in OBJECTIVES or not 0 < weight < float("inf"):
             raise UserError(f"--weights: got {part.strip()!r}, allowed: NAME=NUMBER above 0, with names of {', '.join(OBJECTIVES)}")
         found[name] = weight
@@ -114,7 +125,7 @@ def parse_weights(text: str) -> dict[str, float]:
 def check_known(material: Material, weights: Mapping[str, float]) -> None:
     """Raises UserError for a weighted goal that the verified points have no number of."""
     for name in weights:
-        if name != "metric" and any(row.get(name) is None for row in material.rows):
+        if name != "metric" and any(row.get(name) is None for row in material.offered):
             raise UserError(f"--weights: {name} was not measured in study {material.name}; leave it out")
 
 
@@ -135,7 +146,7 @@ def margins(row: Row, context: Mapping[str, Any]) -> list[str]:
             allowed = context["budget"].max_drop.resolve(context["untouched"].get("metric"))
             said.append(f"Its drop on validation data is {row['drop_val']:+.4g} of {allowed:.4g} allowed.")
         else:
-            measured = LIMITS[name][0]
+            measured = context["budget"].judged_by(name)
             end = ", upper end of the interval," if row.get(f"{measured}_high") is not None else ""
             said.append(f"Its {measured}{end} is {shown(measured, upper(row, measured))}, {-amount:.0%} below the limit.")
     return said
@@ -146,9 +157,10 @@ def broken_words(row: Row, context: Mapping[str, Any]) -> str:
     said = []
     for name, amount in tables.violations_of(row, context["budget"], context["untouched"]).items():
         if amount > 1e-9 and name == "max_drop":
-            said.append(f"drop on validation data {row['drop_val']:+.4g}, {amount:.0%} above the limit")
+            allowed = context["budget"].max_drop.resolve(context["untouched"].get("metric"))
+            said.append(f"a drop of {row['drop_val']:.4g} on validation data where {allowed:.4g} is allowed")
         elif amount > 1e-9:
-            measured = LIMITS[name][0]
+            measured = context["budget"].judged_by(name)
             said.append(f"{measured} {shown(measured, upper(row, measured))}, {amount:.0%} above the limit")
     return " and ".join(said)
 
@@ -160,7 +172,7 @@ def missed(row: Row, context: Mapping[str, Any]) -> dict[str, Any]:
 def against(row: Row, chosen: Row) -> str:
     """A row beside the chosen one, in the chosen one's units."""
     return (
-        f"{row['metric']} {row['metric_test'] - chosen['metric_test']:+.4f}, time x{row['latency_ms'] / chosen['latency_ms']:.2f}, "
+        f"{row['metric']} {row['metric_test'] - chosen['metric_test']:+.{places(chosen)}f}, time x{row['latency_ms'] / chosen['latency_ms']:.2f}, "
         f"bytes x{row['size_bytes'] / chosen['size_bytes']:.2f}"
     )
 

@@ -5,7 +5,7 @@ is shown; studies of strategies that measure no tables have none.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +75,22 @@ def singles_of(material: Material) -> Singles | None:
 
 def technique_of(domain: str) -> str:
     return domain.partition(":")[0]
+
+
+#: kinds of choices that can be keys themselves
+SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+def positions(choices: Sequence[Any]) -> Callable[[Any], int | None]:
+    """A function from a choice of a domain to its place among ``choices``, None for one that is not there. A choice may be a mapping; 1, 1.0
+    and True are three choices."""
+    known = {json.dumps(choice): place for place, choice in enumerate(choices)}
+    found: dict[Any, int | None] = {}
+
+    def place(value: Any) -> int | None:
+        key = (type(value), value) if type(value) in SCALARS else json.dumps(value)
+        if key not in found:
+            found[key] = known.get(json.dumps(value))
+        return found[key]
+
+    return place

@@ -1,5 +1,7 @@
 """ONNX Runtime on the CPU: one .onnx file with integer kernels and narrow storage as the bits say (the default runtime)."""
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -20,7 +22,7 @@ from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.fusing import TOLERANCE, fused
 from autoslim.inputs import Inputs, batch_size, call, close, rows, split, tensors
-from autoslim.onnx_bits import META, quantise
+from autoslim.onnx_bits import FELL, META, quantise
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import width
 from autoslim.rewriting import Template
@@ -29,13 +31,15 @@ from autoslim.runtimes import _dynamic
 #: samples that are calibrated on at once
 PIECE = 16
 OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
+#: share of a profile's runs that count, the fastest
+CALM = 0.8
 
 
 class Member:
     """Exports with the dynamo exporter, quantises per layer, opens with pinned session options; see the module."""
 
     suffix = ".onnx"
-    supports = {"bits": tuple(formats.NAMES)}
+    supports = {"bits": tuple(formats.NAMES), "qat": tuple(formats.NAMES)}
 
     def __init__(self) -> None:
         self._template: tuple[tuple, Template] | None = None
@@ -89,14 +93,21 @@ class Member:
     def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
         """The shipped file: the float graph with the draft's bits."""
         model, notes = onnx.load(str(base)), []
+        shared = bool(draft.twins()) or any(layer.calls > 1 for layer in draft.structure.layers.values())
+        if shared:
+            Graph(model).merge()
         if draft.bits:
             names = [node.name for node in model.graph.input]
             model, notes = quantise(model, draft, [packing.numpy_feed(names, inputs) for inputs in self._fit(model, calibration)])
+        if shared:
+            Graph(model).merge()
+        forget(model)
         save(model, path)
         return tuple(notes)
 
     def profile(self, path: Path, inputs: Inputs, threads: int, runs: int = 30) -> list[dict[str, Any]]:
-        """[{"layer", "op", "ms"}] per kernel of the optimised graph, slowest first, by ONNX Runtime's own profiler."""
+        """[{"layer", "op", "ms"}] per kernel of the optimised graph, slowest first, by ONNX Runtime's own profiler; the mean without the slowest runs, the
+        first of which do what no later one does."""
         owners = onnx_names.owners(onnx.load(str(path)))
         with tempfile.TemporaryDirectory() as folder:
             options = session_options(threads)
@@ -107,17 +118,26 @@ class Member:
             for _ in range(runs):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        spent: dict[tuple[str, str], float] = {}
+        tried: dict[tuple[str, str], list[int]] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                 node = event["name"].removesuffix("_kernel_time")
-                key = onnx_names.place(owners, node), event["args"]["op_name"]
-                spent[key] = spent.get(key, 0.0) + event["dur"] / 1000 / runs
+                if onnx_names.INNER not in node:  # its time is part of the Scan's
+                    tried.setdefault((node, event["args"]["op_name"]), []).append(event["dur"])
+        spent: dict[tuple[str, str], float] = {}
+        for (node, op), durations in tried.items():
+            calm = sorted(durations)[: max(1, round(CALM * len(durations)))]
+            key = onnx_names.place(owners, node), op
+            spent[key] = spent.get(key, 0.0) + sum(calm) / len(calm) * len(durations) / runs / 1000
         return [{"layer": layer, "op": op, "ms": ms} for (layer, op), ms in sorted(spent.items(), key=lambda item: -item[1])]
 
     def bits(self, path: Path) -> dict[str, Any]:
         """{layer: bits} that were asked of a file."""
         return json.loads(_meta(onnx.load(str(path))).get(META, "{}"))
+
+    def fell(self, path: Path) -> dict[str, float]:
+        """{layer: relative error of its outputs as integers} of the layers that compute in float for that reason."""
+        return json.loads(_meta(onnx.load(str(path))).get(FELL, "{}"))
 
     def widths(self, path: Path) -> dict[str, tuple[int, int]]:
         """{layer: (output channels, input channels)} of a file's convolutions and products with weights; grouped ones are left out."""
@@ -146,7 +166,7 @@ class OnnxSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            raise ExportFailed(f"onnxruntime_cpu: the file does not open ({' '.join(str(error).split())[:200]})") from error
+            raise ExportFailed(f"onnxruntime_cpu: {path} does not open ({' '.join(str(error).split())[:200]})") from error
         meta = self._session.get_modelmeta().custom_metadata_map
         self._outputs, self._batch = meta.get(OUTPUTS), meta.get(BATCH, "")
         self.names = [node.name for node in self._session.get_inputs()]
@@ -162,6 +182,7 @@ class OnnxSession:
         return packing.restore_outputs(self._outputs, values) if self._outputs else values[0] if len(values) == 1 else tuple(values)
 
     def bind(self, inputs: Inputs) -> Callable[[], Any]:
+        """A function that runs the file on these inputs, converted beforehand, as it is timed."""
         feed = packing.numpy_feed(self.names, inputs)
         session = self._session
         return lambda: session.run(None, feed)
@@ -219,6 +240,15 @@ def strip(model: onnx.ModelProto) -> None:
             entry.metadata_props.add(key=key, value=value)
 
 
+def forget(model: onnx.ModelProto) -> None:
+    """Take the modules' names off what widths alone need (pairs, widening), a tenth of a small file: whose it is, the weighted nodes and the
+    weights' names tell. What reads the graph's inputs keeps them."""
+    inputs = {node.name for node in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast") and not inputs & set(node.input):
+            del node.metadata_props[:]
+
+
 def save(model: onnx.ModelProto, path: Path) -> None:
     """One file, weights inside, whole or not at all."""
     strip(model)
@@ -251,7 +281,14 @@ def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) 
             continue  # the axis was meant to be free and is not
         _annotate(proto, outputs, fixed)
         return proto, _dynamic.notes(fixed, told or dynamic_shapes is None)
-    raise ExportFailed(f"onnxruntime_cpu: export failed ({type(trouble).__name__}: {' '.join(str(trouble).split())[:200]})") from trouble
+    raise ExportFailed(f"onnxruntime_cpu: export failed ({cause_of(trouble)})") from trouble
+
+
+def cause_of(trouble: BaseException) -> str:
+    """The first error of a chain, in a line: the exporter wraps it in advice."""
+    while trouble.__cause__ is not None:
+        trouble = trouble.__cause__
+    return f"{type(trouble).__name__}: {' '.join(str(trouble).split())[:200]}"
 
 
 def _fixed_batch(proto: onnx.ModelProto) -> str:
@@ -262,11 +299,11 @@ def _fixed_batch(proto: onnx.ModelProto) -> str:
 
 def _dynamo(model: nn.Module, inputs: Inputs, shapes: Any) -> onnx.ModelProto:
     args, kwargs = split(inputs)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    quiet = {name: logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "torch._export", "torch.fx", "onnxscript")}
+    for name in quiet:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(model, args, kwargs=kwargs or None, dynamo=True, dynamic_shapes=shapes, verbose=False)
         with tempfile.TemporaryDirectory() as folder:
@@ -274,7 +311,8 @@ def _dynamo(model: nn.Module, inputs: Inputs, shapes: Any) -> onnx.ModelProto:
             program.save(str(path), external_data=False)
             return onnx.load(str(path))
     finally:
-        quiet.setLevel(level)
+        for name, level in quiet.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _annotate(proto: onnx.ModelProto, outputs: str, fixed: str) -> None:

@@ -47,8 +47,8 @@ class SampledStrategy:
             warnings.simplefilter("ignore")
             trial = self._study.ask(fixed_distributions=self._distributions)
         self._running[number] = trial
-        point = {domain.name: to_choice(domain, trial.params[domain.name]) for domain in self._space.domains}
-        system = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
+        params, system = trial.params, trial.storage.get_trial_system_attrs(trial._trial_id)  # copies, taken once
+        point = {domain.name: to_choice(domain, params[domain.name]) for domain in self._space.domains}
         return point, {name: value for name, value in system.items() if _plain(value)}
 
     def tell(self, number: int, point: Point, memo: Mapping[str, Any], outcome: Outcome) -> None:
@@ -98,11 +98,24 @@ def derived(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big") >> 1
 
 
+class _Shared:
+    """A distribution that is its own copy: Optuna copies every trial with all its distributions several times, and none changes."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class _Place(_Shared, IntDistribution):
+    pass
+
+
+class _Category(_Shared, CategoricalDistribution):
+    pass
+
+
 def distribution(domain: Domain) -> BaseDistribution:
     """What a sampler sees: the position for ordered choices, so that neighbours are alike, else a category."""
-    if domain.ordered:
-        return IntDistribution(0, len(domain.choices) - 1)
-    return CategoricalDistribution(list(domain.choices))
+    return _Place(0, len(domain.choices) - 1) if domain.ordered else _Category(list(domain.choices))
 
 
 def to_choice(domain: Domain, value: Any) -> Any:

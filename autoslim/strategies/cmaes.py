@@ -6,7 +6,7 @@ of it (the search space of SPDY, Frantar and Alistarh 2022, https://arxiv.org/ab
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from cmaes import CMA
 from autoslim import pareto, solver
 from autoslim.candidate import Outcome, Point
 from autoslim.forecast import Forecast, Tables, guessed
-from autoslim.metrics import Direction
 from autoslim.space import RECOVERY, SearchSpace
 from autoslim.strategies._archive import Archive
+from autoslim.strategies._begun import Begun
 from autoslim.strategies._sampled import derived
 
 BLOCKS = 8
@@ -26,24 +26,19 @@ TRADE, SPREAD = math.log(30.0), 3.0
 SIGMA = 1.0
 
 
-class Member:
+@dataclass(eq=False, repr=False)
+class Member(Begun):
     """``tables`` as for frontier; without them it begins with guesses. ``population``: points per generation."""
 
+    tables: Mapping[str, Any] | None = None
+    population: int = 8
     wants_tables = True
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        objectives: Sequence[tuple[str, Direction]],
-        constraints: Sequence[str],
-        seed: int,
-        tables: Mapping[str, Any] | None = None,
-        population: int = 8,
-    ) -> None:
-        self._archive, self._seed, self._population = Archive(space, objectives), seed, population
-        self._tables = Tables.from_dict(tables) if tables else guessed(space)
-        self._blocks = blocks_of(space)
-        self._costs = [name for name, _ in objectives if name != "metric"]
+    def __post_init__(self) -> None:
+        self._archive = Archive(self.space, self.objectives)
+        self._tables = Tables.from_dict(self.tables) if self.tables else guessed(self.space)
+        self._blocks = blocks_of(self.space)
+        self._costs = [name for name, _ in self.costs()]
         self._size = 1 + len(self._costs) + max(self._blocks.values(), default=0) + 1
         self._generations: list[list[tuple[np.ndarray, float]]] = [[]]
         self._asked: dict[int, tuple[int, ...]] = {}
@@ -51,11 +46,11 @@ class Member:
     def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
         """A draw of the current generation's distribution, solved; the memo carries the coefficients and the generation."""
         whole = self._generations[:-1]
-        found = CMA(np.zeros(self._size), SIGMA, seed=derived(self._seed, number), population_size=self._population)
+        found = CMA(np.zeros(self._size), SIGMA, seed=derived(self.seed, number), population_size=self.population)
         for generation in whole:
             found.tell(generation)
         drawn = [round(float(x), 6) for x in found.ask()]
-        row = self._fresh(self.solve(np.array(drawn)), np.random.default_rng(derived(self._seed, number)))
+        row = self._fresh(self.solve(np.array(drawn)), self.random(number))
         self._asked[number] = tuple(row)
         return self._archive.point(row), {"coefficients": drawn, "generation": len(whole)}
 
@@ -69,7 +64,7 @@ class Member:
         merit = self._merit(before, seen.values) if seen.values is not None and seen.feasible else -1.0
         if memo.get("generation") == len(self._generations) - 1:
             self._generations[-1].append((np.array(memo["coefficients"], dtype=float), -merit))
-            if len(self._generations[-1]) == self._population:
+            if len(self._generations[-1]) == self.population:
                 self._generations.append([])
 
     def _fresh(self, row: np.ndarray, generator: np.random.Generator) -> list[int]:

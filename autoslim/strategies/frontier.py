@@ -7,28 +7,34 @@ https://arxiv.org/abs/2201.13096), with level-switch mutations at the front as i
 https://arxiv.org/abs/2410.14649).
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from autoslim import pareto, solver
+from autoslim import pareto
 from autoslim.budget import LIMITS
 from autoslim.candidate import Done, Outcome, Point, Rejected
 from autoslim.forecast import Forecast, Tables, guessed
-from autoslim.metrics import Direction, loss_sign
-from autoslim.space import RECOVERY, SearchSpace
-from autoslim.strategies._sampled import derived
+from autoslim.metrics import Measurement, loss_sign
+from autoslim.space import RECOVERY
+from autoslim.strategies._begun import Begun
+from autoslim.strategies._solutions import Solutions
+from autoslim.tables import REFERENCE_COST, REFERENCE_DROP
 
-#: trade-offs that the solver is asked for: how much of log cost a unit of gap is worth
-TRADES = np.geomspace(0.3, 3000.0, 12)
 MUTANTS, POLISH_EVERY = 48, 6
-BUCKETS, SOLVED = 1000, 12
+#: every so many evaluations, one looks at the metric and costs as reports do instead of at logarithms of gap and costs
+PLAIN_EVERY = 3
 #: it learns from the front and from so many of the latest results, or up to twice as many
 WINDOW = 250
+#: how many estimates of a limit are remembered
+BOUNDS = 31
 #: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
 GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
+#: least drop of the metric, relative, that a gap of 1 is taken for
+LEAST_SLOPE = 0.01
 #: a gap from which more recovery was seen to buy something
 WORTH = 0.02
 
@@ -45,31 +51,29 @@ class Told:
     size: float
     done: bool
     feasible: bool
+    #: within the allowed drop, whatever it costs
+    faithful: bool
 
 
-class Member:
+@dataclass(eq=False, repr=False)
+class Member(Begun):
     """``tables``: what sensitivity.py measured, as plain data; without them it begins with guesses and learns."""
 
+    tables: Mapping[str, Any] | None = None
     wants_tables = True
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        objectives: Sequence[tuple[str, Direction]],
-        constraints: Sequence[str],
-        seed: int,
-        tables: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._space, self._seed = space, seed
-        self._sign = next(loss_sign(direction) for name, direction in objectives if name == "metric")
-        self._costs = tuple((name, loss_sign(direction)) for name, direction in objectives if name != "metric")
-        self._tables = Tables.from_dict(tables) if tables else guessed(space)
-        self._counts = [1 if domain.technique == RECOVERY else len(domain.choices) for domain in space.domains]
-        self._measured_tables = bool(tables)
-        self._blank = Forecast(space, self._tables)
+    def __post_init__(self) -> None:
+        self._sign = next(loss_sign(direction) for name, direction in self.objectives if name == "metric")
+        self._costs = self.costs()
+        self._tables = Tables.from_dict(self.tables) if self.tables else guessed(self.space)
+        self._counts = [1 if domain.technique == RECOVERY else len(domain.choices) for domain in self.space.domains]
+        self._solutions = Solutions(self.space, self._costs, self._counts, self._tables, self.seed)
+        self._measured_tables = bool(self.tables)
+        self._blank = Forecast(self.space, self._tables)
         self._told: dict[int, Told] = {}
         self._pending: dict[int, tuple[int, ...]] = {}
         self._bounds: dict[str, float] = {}
+        self._bounds_told: dict[str, deque[float]] = {}
         self._ready: tuple[int, Forecast, np.ndarray] | None = None
         self._rows: set[tuple[int, ...]] = set()
         self._count, self._due, self._known = 0, 0, list[Told]()
@@ -78,13 +82,13 @@ class Member:
 
     def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
         """The point that promises most; ties and doubts are broken by the random state of (seed, number)."""
-        generator = np.random.default_rng(derived(self._seed, number))
+        generator = self.random(number)
         forecast, solved = self._solved()
         row = None
         if number % POLISH_EVERY == POLISH_EVERY - 1:
             row = self._polish(forecast)
         if row is None:
-            row = self._promising(forecast, solved, generator)
+            row = self._promising(forecast, solved, generator, number % PLAIN_EVERY == 1)
         self._pending[number] = tuple(int(i) for i in row)
         made = forecast.composed(np.array(row)[None])
         told = {"gap": forecast.gap_of(made), **{name: forecast.cost_of(name, made) for name in ("latency_ms", "size_bytes")}}
@@ -102,16 +106,39 @@ class Member:
             got = found.get(name) if known else None
             return float("nan") if got is None else float(got)
 
-        costs = tuple(value(name) if sign > 0 else 1.0 / max(value(name), 1e-12) for name, sign in self._costs)
+        ms = self._steady(value("latency_ratio"), value("latency_ms"))
+        amounts = [(ms if name == "latency_ms" else value(name), sign) for name, sign in self._costs]
+        costs = tuple(amount if sign > 0 else 1.0 / max(amount, 1e-12) for amount, sign in amounts)
         gap = float(found.facts.get("gap", "nan")) if done else float("nan")
         fits = done and all(amount <= 1e-9 for amount in outcome.violations.values())
         self._rows.add(row)
-        self._told[number] = Told(row, gap, self._sign * value("metric"), costs, value("latency_ms"), value("size_bytes"), done, fits)
+        faithful = done and outcome.violations.get("max_drop", -1.0) <= 1e-9
+        self._told[number] = Told(row, gap, self._sign * value("metric"), costs, ms, value("size_bytes"), done, fits, faithful)
         self._note()
         for name, broken in (outcome.violations if known else {}).items():
-            measured = found.upper(LIMITS[name][0]) if name in LIMITS else None
+            measured = self._upper(found, LIMITS[name][0]) if name in LIMITS else None
             if measured is not None and broken > -1:
-                self._bounds[LIMITS[name][0]] = measured / (1 + broken)
+                self._learn_bound(LIMITS[name][0], measured / (1 + broken))
+
+    def _upper(self, found: Measurement, name: str) -> float | None:
+        """The upper end of a measured cost; of a latency at the speed of the tables, as forecasts are."""
+        upper = found.upper(name)
+        if name != "latency_ms" or upper is None:
+            return upper
+        ratio = found.upper("latency_ratio")
+        return self._steady(float("nan") if ratio is None else ratio, upper)
+
+    def _learn_bound(self, name: str, bound: float) -> None:
+        """A limit in the measured unit. One that is a share of the untouched time is another number of milliseconds whenever the machine's
+        speed changes: the median of the latest counts."""
+        told = self._bounds_told.setdefault(name, deque(maxlen=BOUNDS))
+        told.append(bound)
+        self._bounds[name] = float(np.median(told))
+
+    def _steady(self, ratio: float, ms: float) -> float:
+        """A latency at the machine's speed when the tables were measured: within minutes that speed changed by 25 % up and down, while
+        the ratio to the untouched model, timed in turn, was off by 5 % in the mean."""
+        return ratio * self._blank.whole_ms if self._measured_tables and np.isfinite(ratio) else ms
 
     # -- knowledge ------------------------------------------------------------------------------------------------------
 
@@ -131,11 +158,11 @@ class Member:
     def _solved(self) -> tuple[Forecast, np.ndarray]:
         """The forecast that the results so far give, and the points it holds best."""
         if self._ready is None or self._ready[0] != self._due:
-            forecast, told = Forecast(self._space, self._tables), self._known
+            forecast, told = Forecast(self.space, self._tables), self._known
             if told:
                 rows = np.array([one.row for one in told])
                 forecast.fit(rows, [one.ms for one in told], [one.size for one in told], self._gaps(told))
-            self._ready = self._due, forecast, self._front_rows(forecast)
+            self._ready = self._due, forecast, self._solutions.front_rows(forecast)
         return self._ready[1], self._ready[2]
 
     @staticmethod
@@ -148,56 +175,19 @@ class Member:
         best = np.nanmin(metrics)
         return (metrics - best) / max(abs(best), 1e-9) + 1e-3
 
-    def _front_rows(self, forecast: Forecast) -> np.ndarray:
-        """Points of best predicted trade-off: for each cost alone and all together, from nearly lossless to strongest."""
-        weights = [np.eye(len(self._costs))[i] + 0.05 for i in range(len(self._costs))] if len(self._costs) > 1 else []
-        weights.append(np.ones(len(self._costs)) / len(self._costs))
-        found = []
-        for weight in weights:
-            row = np.array(self._counts) - 1
-            for trade in TRADES:
-
-                def score(rows: np.ndarray, trade: float = trade, weight: np.ndarray = weight) -> np.ndarray:
-                    made = forecast.composed(rows)
-                    costs = [np.log(np.maximum(forecast.cost_of(name, made), 1e-12)) for name, _ in self._costs]
-                    return weight @ np.array(costs) + trade * forecast.gap_of(made)
-
-                row = solver.descend(score, row, self._counts)
-                found.append(row)
-        return np.unique(forecast.canonical(np.vstack([found, self._separable_rows(forecast)])), axis=0)
-
-    def _separable_rows(self, forecast: Forecast) -> np.ndarray:
-        """Exact solutions for each cost as if savings added up: what descent might not find from where it starts."""
-        identity = self._indices(self._space.identity())
-        rows, places = solver.neighbours(identity, self._counts)
-        rows, places = np.vstack([rows, np.repeat(identity[None], len(identity), axis=0)]), np.r_[places, np.arange(len(identity))]
-        losses = forecast.composed(rows).losses.sum(1)
-        found = []
-        for name, _ in self._costs:
-            cost = forecast.cost(name, rows)
-            tables = [np.full(count, np.inf) for count in self._counts], [np.zeros(count) for count in self._counts]
-            for row, place, loss, value in zip(rows, places, losses, cost, strict=True):
-                choice = row[place] if row[place] < self._counts[place] else 0
-                tables[0][place][choice], tables[1][place][choice] = loss, value
-            savings = [values - values.min() for values in tables[1]]
-            picks = solver.knapsack(tables[0], savings, sum(float(values.max()) for values in savings) or 1.0, BUCKETS)
-            found.append(picks[np.linspace(0, BUCKETS, SOLVED + 1).astype(int)[:-1]])
-        rows = np.vstack(found)
-        return rows[(rows >= 0).all(1)]
-
     # -- choosing -------------------------------------------------------------------------------------------------------
 
     def _is_tried(self, row: tuple[int, ...]) -> bool:
         return row in self._rows or row in self._pending.values()
 
-    def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator, plain: bool) -> np.ndarray:
         """Of the solved points and mutants around the measured front, the untried one with most promise; else a random one."""
         pool = np.vstack([solved, self._mutants(generator, solved)])
         pool = forecast.canonical(pool)
         fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if not self._is_tried(row)], dtype=int)
         if not len(fresh):
-            return np.array([generator.integers(count) for count in map(len, (domain.choices for domain in self._space.domains))])
-        return fresh[int(np.argmax(self._promise(forecast, fresh, generator)))]
+            return np.array([generator.integers(count) for count in map(len, (domain.choices for domain in self.space.domains))])
+        return self._recovered(forecast, fresh[int(np.argmax(self._promise(forecast, fresh, generator, plain)))])
 
     def _mutants(self, generator: np.random.Generator, solved: np.ndarray) -> np.ndarray:
         """Points one or two choices away from the measured front, or from the solved points before there is one."""
@@ -209,17 +199,30 @@ class Member:
             for _ in range(generator.integers(1, 3)):
                 domain = int(generator.integers(len(row)))
                 row[domain] = generator.integers(self._counts[domain])
-        own = [i for i, domain in enumerate(self._space.domains) if domain.technique == RECOVERY]
+        own = [i for i, domain in enumerate(self.space.domains) if domain.technique == RECOVERY]
         found[:, own] = 0
         return found
 
+    def _with_recovery(self, row: Sequence[int]) -> np.ndarray:
+        """The row with the last choice of every decision on recovery, the most."""
+        better = np.array(row)
+        for index, domain in enumerate(self.space.domains):
+            if domain.technique == RECOVERY:
+                better[index] = len(domain.choices) - 1
+        return better
+
+    def _recovered(self, forecast: Forecast, row: np.ndarray) -> np.ndarray:
+        """The row with the most recovery, if without any its gap is expected to be worth that."""
+        better = self._with_recovery(row)
+        worth = float(forecast.gap(row[None])[0]) > WORTH and not self._is_tried(tuple(int(i) for i in better))
+        return better if worth else row
+
     def _polish(self, forecast: Forecast) -> np.ndarray | None:
         """A measured point of the front, with more recovery than it had, where that is worth its time."""
-        own = [i for i, domain in enumerate(self._space.domains) if domain.technique == RECOVERY]
+        own = [i for i, domain in enumerate(self.space.domains) if domain.technique == RECOVERY]
         rows = []
         for one, _ in self._measured():
-            better = np.array(one.row)
-            better[own] = [len(self._space.domains[i].choices) - 1 for i in own]
+            better = self._with_recovery(one.row)
             if one.gap > WORTH and not self._is_tried(tuple(int(i) for i in better)):
                 rows.append((better, one))
         if not own or not rows:
@@ -238,17 +241,30 @@ class Member:
         mask = pareto.front(self._axes([gap for _, gap in good], [one.costs for one, _ in good]))
         return [pair for pair, keep in zip(good, mask, strict=True) if keep]
 
-    @staticmethod
-    def _axes(gaps: Sequence[float], costs: Sequence[Sequence[float]]) -> np.ndarray:
-        """(n, 1 + costs) logarithms, the gap within its floor and ceiling."""
+    def _axes(self, gaps: Sequence[float], costs: Sequence[Sequence[float]], plain: bool = False) -> np.ndarray:
+        """(n, 1 + costs) logarithms, the gap within its floor and ceiling; ``plain``: expected drop of the metric and shares of the
+        untouched costs, the axes of a report's hypervolume, where noise of the metric itself does not count."""
         table = np.column_stack([np.clip(np.asarray(gaps, dtype=float), GAP_FLOOR, GAP_CEILING), np.asarray(costs, dtype=float)])
+        if plain:
+            return table * [self._slope(), *(REFERENCE_COST / np.array(self._corner()))]
         return np.log(np.maximum(table, 1e-12))
 
-    def _promise(self, forecast: Forecast, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def _slope(self) -> float:
+        """Relative drop of the metric per unit of gap: least squares through the origin over what was measured."""
+        seen = [one for one in self._told.values() if one.done and np.isfinite([one.gap, one.metric]).all()]
+        identity = tuple(int(i) for i in self._indices(self.space.identity()))
+        whole = next((one.metric for one in self._told.values() if one.row == identity and np.isfinite(one.metric)), None)
+        if whole is None or not seen:
+            return 1.0
+        gaps = np.array([min(one.gap, GAP_CEILING) for one in seen])
+        drops = (np.array([one.metric for one in seen]) - whole) / max(abs(whole), 1e-12)
+        return max(LEAST_SLOPE, float(gaps @ drops) / max(float(gaps @ gaps), 1e-12))
+
+    def _promise(self, forecast: Forecast, rows: np.ndarray, generator: np.random.Generator, plain: bool) -> np.ndarray:
         """(n,) predicted gain of hypervolume, small where a limit will be broken; a little noise lets doubts be settled."""
         gaps = forecast.gap(rows) * np.exp(0.05 * generator.standard_normal(len(rows)))
         costs = np.array([self._calibrated(index, forecast.cost(name, rows)) for index, (name, _) in enumerate(self._costs)]).T
-        gain = self._gain(self._axes(gaps, costs))
+        gain = self._gain(self._axes(gaps, costs, plain), plain)
         return (gain + 1e-9) * self._allowed(forecast, rows, gaps)
 
     def _calibrated(self, index: int, predicted: np.ndarray) -> np.ndarray:
@@ -271,25 +287,28 @@ class Member:
         return factor if edge is None else factor * np.exp(-np.maximum(0.0, np.log(gaps / edge)) * 2)
 
     def _edge(self) -> float | None:
-        """The gap at which the allowed drop is used up, as results tell it; None as long as none broke a limit other than by cost."""
-        inside = [one.gap for one in self._told.values() if one.done and one.feasible and np.isfinite(one.gap)]
-        outside = [one.gap for one in self._told.values() if one.done and not one.feasible and np.isfinite(one.gap)]
+        """The gap at which the allowed drop is used up, as results tell it; None as long as none lost more."""
+        inside = [one.gap for one in self._told.values() if one.done and one.faithful and np.isfinite(one.gap)]
+        outside = [one.gap for one in self._told.values() if one.done and not one.faithful and np.isfinite(one.gap)]
         if not outside:
             return None
         cuts = sorted({*inside, *outside})
         wrong = [sum(gap > cut for gap in inside) + sum(gap <= cut for gap in outside) for cut in cuts]
         return cuts[int(np.argmin(wrong))] * 1.1
 
-    def _gain(self, points: np.ndarray) -> np.ndarray:
+    def _gain(self, points: np.ndarray, plain: bool = False) -> np.ndarray:
         """(n,) hypervolume that each point adds to what is measured and asked."""
-        corner = self._axes([GAP_CEILING], [self._corner()])[0]
+        corner = self._axes([GAP_CEILING], [self._corner()], plain)[0]
+        corner[0] = REFERENCE_DROP if plain else corner[0]
         measured = self._measured()
-        base = self._axes([gap for _, gap in measured], [one.costs for one, _ in measured]) if measured else np.empty((0, len(corner)))
+        base = (
+            self._axes([gap for _, gap in measured], [one.costs for one, _ in measured], plain) if measured else np.empty((0, len(corner)))
+        )
         forecast = self._ready[1]
         if self._pending:
             rows = np.array(list(self._pending.values()))
             costs = np.array([self._calibrated(i, forecast.cost(name, rows)) for i, (name, _) in enumerate(self._costs)]).T
-            base = np.vstack([base, self._axes(forecast.gap(rows), costs)])
+            base = np.vstack([base, self._axes(forecast.gap(rows), costs, plain)])
         whole = pareto.hypervolume(base, corner)
         gains = np.zeros(len(points))
         for index, point in enumerate(points):
@@ -299,12 +318,12 @@ class Member:
 
     def _corner(self) -> list[float]:
         """Costs just above those of the untouched model, or of the worst that was seen."""
-        identity = self._space.identity()
+        identity = self.space.identity()
         row = self._indices(identity)[None]
-        return [1.1 * float(self._calibrated(i, self._ready[1].cost(name, row))[0]) for i, (name, _) in enumerate(self._costs)]
+        return [REFERENCE_COST * float(self._calibrated(i, self._ready[1].cost(name, row))[0]) for i, (name, _) in enumerate(self._costs)]
 
     def _indices(self, point: Point) -> np.ndarray:
-        return np.array([domain.choices.index(point[domain.name]) for domain in self._space.domains])
+        return np.array([domain.choices.index(point[domain.name]) for domain in self.space.domains])
 
     def _point(self, row: np.ndarray) -> dict[str, Any]:
-        return {domain.name: domain.choices[int(choice)] for domain, choice in zip(self._space.domains, row, strict=True)}
+        return {domain.name: domain.choices[int(choice)] for domain, choice in zip(self.space.domains, row, strict=True)}

@@ -2,26 +2,27 @@
 (in the manner of NetAdapt, Yang et al. 2018, https://arxiv.org/abs/1804.03230)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autoslim.candidate import Outcome, Point
-from autoslim.metrics import Direction
-from autoslim.space import SearchSpace
 from autoslim.strategies._archive import Archive, Seen
+from autoslim.strategies._begun import Begun
 from autoslim.strategies._sampled import derived
 
 #: a loss of the metric below which a step counts as free
 FREE = 1e-4
 
 
-class Member:
+@dataclass(eq=False, repr=False)
+class Member(Begun):
     """Tries every single step from where it stands, then takes the best of them. Where nothing can be judged, it takes a random one."""
 
-    def __init__(self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int) -> None:
-        self._archive, self._seed = Archive(space, objectives), seed
-        self._metric = next((i for i, (name, _) in enumerate(objectives) if name == "metric"), 0)
+    def __post_init__(self) -> None:
+        self._archive = Archive(self.space, self.objectives)
+        self._metric = next((i for i, (name, _) in enumerate(self.objectives) if name == "metric"), 0)
         self._asked: dict[int, tuple[int, ...]] = {}
 
     def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
@@ -36,7 +37,7 @@ class Member:
                 break
             waiting = any(step in under_way for step in steps)
             if not steps or waiting:
-                fresh = [tuple(int(x) for x in np.random.default_rng(derived(self._seed, number)).integers(0, self._archive.counts))]
+                fresh = [tuple(int(x) for x in self.random(number).integers(0, self._archive.counts))]
                 break
             row = self._best(steps, known, row)
         self._asked[number] = fresh[0]
@@ -49,14 +50,14 @@ class Member:
 
     def _steps(self, row: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
         """Every domain one position stronger; in an order that the seed gives."""
-        order = np.random.default_rng(derived(self._seed, 0)).permutation(self._archive.free)
+        order = self.random(0).permutation(self._archive.free)
         return [(*row[:i], row[i] + 1, *row[i + 1 :]) for i in order if row[i] + 1 < self._archive.counts[i]]
 
     def _best(self, steps: Sequence[tuple[int, ...]], known: Mapping[tuple[int, ...], Seen], row: tuple[int, ...]) -> tuple[int, ...]:
         """The step that saves most, in logarithms of the costs, per loss of the metric against the best that was seen."""
         judged = [(step, np.array(known[step].values)) for step in steps if known[step].values is not None]
         if not judged:
-            return steps[derived(self._seed, sum(row)) % len(steps)]
+            return steps[derived(self.seed, sum(row)) % len(steps)]
         everything = np.array([seen.values for seen in known.values() if seen.values is not None])
         top = everything[:, self._metric].min()
         costs = np.delete(np.arange(everything.shape[1]), self._metric)

@@ -1,35 +1,35 @@
 """Particle swarm with an archive of leaders (Coello et al. 2004, MOPSO, doi 10.1109/TEVC.2004.826067), on positions of the choices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autoslim.candidate import Outcome, Point
-from autoslim.metrics import Direction
-from autoslim.space import SearchSpace
 from autoslim.strategies._archive import Archive, Seen
-from autoslim.strategies._sampled import derived
+from autoslim.strategies._begun import Begun
 
 #: inertia and pulls of Clerc and Kennedy 2002 (doi 10.1109/4235.985692): the swarm settles without a limit on speed
 INERTIA, PULL = 0.7298, 1.4962
 
 
-class Member:
+@dataclass(eq=False, repr=False)
+class Member(Begun):
     """``particles`` fly through the unit cube, one coordinate per decision; each is drawn to its own best and to a leader of the front."""
 
-    def __init__(
-        self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, particles: int = 10
-    ) -> None:
-        self._archive, self._seed, self._particles = Archive(space, objectives), seed, particles
+    particles: int = 10
+
+    def __post_init__(self) -> None:
+        self._archive = Archive(self.space, self.objectives)
         self._flights: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._best: dict[int, tuple[Seen, np.ndarray]] = {}
 
     def ask(self, number: int) -> tuple[Point, Mapping[str, Any]]:
         """The next position of particle ``number`` modulo the size of the swarm; the memo carries position and velocity."""
-        generator = np.random.default_rng(derived(self._seed, number))
-        particle, size = number % self._particles, len(self._archive.counts)
-        last = max((n for n in self._flights if n % self._particles == particle and n < number), default=None)
+        generator = self.random(number)
+        particle, size = number % self.particles, len(self._archive.counts)
+        last = max((n for n in self._flights if n % self.particles == particle and n < number), default=None)
         front = self._archive.front()
         if last is None or not front:
             place, speed = generator.random(size), 0.2 * (generator.random(size) - 0.5)
@@ -53,7 +53,7 @@ class Member:
             self._flights[number] = np.array(memo["place"], dtype=float), np.array(memo["speed"], dtype=float)
         if number not in self._flights or seen.values is None:
             return
-        particle = number % self._particles
+        particle = number % self.particles
         best = self._best.get(particle)
         if best is None or better(seen, best[0]):
             self._best[particle] = seen, self._flights[number][0]

@@ -26,7 +26,8 @@ def batches(split: str, where: str, names: Mapping[str, int] | None) -> Iterator
 def _batches(path: Path, numbers: Mapping[str, int] | None) -> Iterator[tuple[list[str], Tensor | None]]:
     texts: list[str] = []
     targets: list[int] = []
-    for text, label in _rows(path):
+    rows = list(_rows(path))
+    for text, label in (rows[place] for place in _source.mixed(len(rows))):
         texts.append(text)
         if numbers is not None:
             targets.append(numbers[label])

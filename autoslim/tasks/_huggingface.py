@@ -85,6 +85,12 @@ def data(split: str, name: str, data: str, length: str = "") -> Iterator[tuple[I
     return _inputs(name).batches(split, name, data, length)
 
 
+def text(name: str) -> dict[str, Any] | None:
+    """Which numbers are no words, by the tokenizer; None for networks that read images."""
+    inputs = _inputs(name)
+    return inputs.text(name) if hasattr(inputs, "text") else None
+
+
 def library() -> ModuleType:
     """The package transformers, loaded when it is needed; raises UserError if it is not installed."""
     try:

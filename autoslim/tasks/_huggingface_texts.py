@@ -34,6 +34,13 @@ def batches(split: str, name: str, data: str, length: str) -> Iterator[tuple[dic
     return ((_encode(name, texts, positions), targets) for texts, targets in _csv.batches(split, where, names))
 
 
+def text(name: str) -> dict[str, Any]:
+    """The unknown word's number, else that of the padding; the special ones stay."""
+    found = _tokenizer(name)
+    unknown = found.pad_token_id if found.unk_token_id is None else found.unk_token_id
+    return {"unknown": unknown, "keep": list(found.all_special_ids), "input": "input_ids"}
+
+
 def _random(name: str, length: int, count: int, generator: torch.Generator) -> Iterator[tuple[dict[str, Tensor], None]]:
     """The example's form with random words: its special tokens stay where they are."""
     model = {key: value.repeat(_source.BATCH, 1) for key, value in example(name, str(length)).items()}

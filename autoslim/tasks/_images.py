@@ -34,4 +34,6 @@ def _noise(generator: torch.Generator, count: int, shape: tuple[int, int, int]) 
 def _folder(folder: Path, transform: Callable[[Any], Tensor]) -> Images:
     from torchvision.datasets import ImageFolder
 
-    yield from torch.utils.data.DataLoader(ImageFolder(str(folder), transform=transform), batch_size=_source.BATCH, shuffle=False)
+    images = ImageFolder(str(folder), transform=transform)
+    mixed = torch.utils.data.Subset(images, _source.mixed(len(images)))
+    yield from torch.utils.data.DataLoader(mixed, batch_size=_source.BATCH, shuffle=False)

@@ -24,9 +24,10 @@ def batches(split: str, graph: Graph, where: str) -> Iterator[tuple[dict[str, Te
     """Batches of ({input: tensor}, class numbers (batch,) or None); samples that do not fill a graph's batch are left out."""
     inputs, targets = _load(graph, where, split)
     size, total = graph.batch or _source.BATCH, len(next(iter(inputs.values())))
+    order = torch.tensor(_source.mixed(total))
     for start in range(0, total - total % graph.batch if graph.batch else total, size):
-        part = {name: value[start : start + size] for name, value in inputs.items()}
-        yield part, None if targets is None else targets[start : start + size]
+        places = order[start : start + size]
+        yield {name: value[places] for name, value in inputs.items()}, None if targets is None else targets[places]
 
 
 def _load(graph: Graph, where: str, split: str) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -37,6 +37,12 @@ def generator(split: str) -> torch.Generator:
     return torch.Generator().manual_seed(SEEDS[split])
 
 
+def mixed(count: int) -> list[int]:
+    """The numbers below ``count`` in an order of no meaning, the same at every pass: files lie class by class, and recovery, calibration and
+    ``--max-samples`` take what comes first."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+
+
 def split_file(where: str, split: str, suffix: str) -> Path:
     """The split's file below the folder ``where``; raises UserError if there is none."""
     path = Path(where) / f"{split}{suffix}"

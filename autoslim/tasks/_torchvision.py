@@ -20,7 +20,7 @@ ARGUMENTS = ("weights", "size")
 
 
 def model(name: str, data: str, weights: str = "", size: str = "") -> nn.Module:
-    """``torchvision:NAME`` with the asked weights."""
+    """``torchvision:NAME`` with the asked weights. Raises UserError for a name that torchvision has not."""
     known = torchvision.models.list_models()
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, 3)) or "one of torchvision.models.list_models()"

@@ -25,12 +25,17 @@ def arrays() -> tuple[Tensor, Tensor]:
     return ((inputs - inputs.mean(0)) / inputs.std(0))[order], targets[order]
 
 
+def initial() -> nn.Module:
+    """The network before its training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+
+
 @functools.cache
 def model() -> nn.Module:
     """4 -> 32 -> 32 -> 3, trained on the train split with a fixed seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    net = initial()
     inputs, targets = (part[SPLITS["train"]] for part in arrays())
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=1e-3)
     with torch.enable_grad():

@@ -37,6 +37,12 @@ def data(split: str, model: str, data: str, weights: str = "", size: str = "", l
     return kind.data(split, name, data, **given)
 
 
+def text(model: str, data: str, weights: str = "", size: str = "", length: str = "") -> dict[str, Any] | None:
+    """Which numbers are no words, of texts; None for other inputs."""
+    kind, name, _ = _kind(model, weights=weights, size=size, length=length)
+    return kind.text(name) if hasattr(kind, "text") else None
+
+
 def _kind(model: str, **args: str) -> tuple[ModuleType, str, dict[str, str]]:
     """(file of the kind, what follows the colon, the arguments that were given)."""
     kind, _, name = model.partition(":")

@@ -3,12 +3,14 @@
 Value: the bits of an index, 8 to 1 (32 leaves the layer alone), or a mapping of ``bits`` and
 
 - ``levels``: "kmeans" (Han et al. 2016, Deep Compression, https://arxiv.org/abs/1510.00149, section 3: clusters in one dimension, linear
-  initialisation, centroids that learn) or "pow2" (zero and powers of two, so that products are shifts; Zhou et al. 2017,
-  https://arxiv.org/abs/1702.03044, eq. 1 to 3);
+  initialisation, centroids that learn), "pow2" (zero and powers of two, so that products are shifts; Zhou et al. 2017,
+  https://arxiv.org/abs/1702.03044, eq. 1 to 3), "symmetric" or "affine" (evenly spaced around 0, or from the least to the greatest weight with 0
+  among them; Jacob et al. 2018, https://arxiv.org/abs/1712.05877, eq. 1; of several shrunk ranges the one with the least squared error);
 - ``per``: "tensor", "channel" (a table for each output) or a number of consecutive weights of an output that share a table.
 
-Zeros of a sparse layer stay zeros and take part in no cluster. While recovery learns, weights of one cluster move together. The runtimes
-here compute with floats; `autoslim pack` stores the indices and the tables.
+Zeros of a sparse layer stay zeros and take part in no cluster. While recovery learns, weights of one cluster of kmeans move together; on
+the other levels a weight goes back to the nearest one after each step, so that little is learnt at few bits. The runtimes here compute
+with floats; `autoslim pack` stores the indices and the tables.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +27,10 @@ from autoslim.structure import Structure
 FLOAT = 32
 BITS = (FLOAT, 8, 7, 6, 5, 4, 3, 2, 1)
 DEFAULTS = {"levels": "kmeans", "per": "tensor"}
+LEVELS = ("kmeans", "pow2", "symmetric", "affine")
 ROUNDS, LOWER = 100, 3
+#: shares of the range that evenly spaced levels may span
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 
 
 class Member:
@@ -45,6 +50,7 @@ class Member:
         return {name: Unit(name, (name,)) for name, layer in structure.layers.items() if "Conv" in layer.kind or "Linear" in layer.kind}
 
     def effective(self, unit: Unit, value: Any) -> int | dict[str, Any] | None:
+        """The bits of an index, or a mapping of what is no default; None for 32. Raises UserError."""
         full = self.told | (dict(value) if isinstance(value, Mapping) else {"bits": value})
         if "bits" not in full or not all(valid(key, part) for key, part in full.items()):
             raise UserError(f"codebook of {unit.name}: got {value!r}, allowed: {allowed()}")
@@ -54,6 +60,7 @@ class Member:
         return int(full["bits"]) if set(short) == {"bits"} else dict(sorted(short.items()))
 
     def apply(self, draft: Draft, choices: Mapping[str, Any]) -> None:
+        """Put every layer's weights on its levels, zeros of earlier steps kept, and promise both."""
         for name, value in choices.items():
             plan = DEFAULTS | (value if isinstance(value, Mapping) else {"bits": value})
             for full, layer in draft.parts(name):
@@ -69,13 +76,14 @@ def valid(key: str, value: Any) -> bool:
     if key == "bits":
         return value in BITS and isinstance(value, int) and not isinstance(value, bool)
     if key == "levels":
-        return value in ("kmeans", "pow2")
+        return value in LEVELS
     return key == "per" and (value in ("tensor", "channel") or isinstance(value, int) and not isinstance(value, bool) and value >= 8)
 
 
 def allowed() -> str:
+    """What a value may be, for messages."""
     return (
-        f"bits of an index ({', '.join(map(str, BITS))}), or a mapping of bits, levels (kmeans or pow2) and "
+        f"bits of an index ({', '.join(map(str, BITS))}), or a mapping of bits, levels ({', '.join(LEVELS)}) and "
         "per (tensor, channel or a number of weights from 8)"
     )
 
@@ -86,6 +94,13 @@ def code(weight: Tensor, live: Tensor, plan: Mapping[str, Any]) -> tuple[Tensor,
     if plan["levels"] == "pow2":
         coded = back(powers(table, there, plan["bits"]) * there, weight)
         return coded, lambda changed: coded
+    if plan["levels"] in ("symmetric", "affine"):
+        step, low, high = grid(table, there, plan["bits"], plan["levels"] == "affine")
+
+        def even_again(changed: Tensor) -> Tensor:
+            return back(on_grid(tables_of(changed.detach(), plan["per"]), step, low, high) * there, changed)
+
+        return even_again(weight), even_again
     index = clusters(table, there, 2 ** plan["bits"])
 
     def together(changed: Tensor) -> Tensor:
@@ -159,6 +174,36 @@ def means(table: Tensor, live: Tensor, index: Tensor, count: int) -> Tensor:
     sums = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, index, (table * live).double())
     sizes = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, index, live.double())
     return (sums / sizes.clamp_min(1)).to(table.dtype)
+
+
+def grid(table: Tensor, live: Tensor, bits: int, affine: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """(step, least, greatest integer), (tables, 1) each, of evenly spaced levels. Symmetric ones are 2^bits - 1, and with one bit plus and minus
+    the mean magnitude (Rastegari et al. 2016, https://arxiv.org/abs/1603.05279, eq. 6), told as half steps; affine ones 2^bits."""
+    values = table * live
+    if bits == 1 and not affine:
+        mean = values.abs().sum(1, keepdim=True) / live.sum(1, keepdim=True).clamp_min(1)
+        return mean.clamp_min(1e-30), torch.full_like(mean, torch.nan), torch.ones_like(mean)
+    bottom, top = values.amin(1, keepdim=True).clamp_max(0), values.amax(1, keepdim=True).clamp_min(0)
+    tried, errors = [], []
+    for share in SHARES:
+        if affine:
+            step = ((top - bottom) * share / (2**bits - 1)).clamp_min(1e-30)
+            low = (bottom * share / step).round()
+            high = low + 2**bits - 1
+        else:
+            high = torch.full_like(top, 2 ** (bits - 1) - 1)
+            step, low = (torch.maximum(top, -bottom) * share / high).clamp_min(1e-30), -high
+        tried.append(torch.stack([step, low, high]))
+        errors.append((on_grid(values, step, low, high) * live - values).square().sum(1))
+    best = torch.stack(errors).argmin(0)
+    step, low, high = torch.stack(tried)[best, :, torch.arange(len(table))].unbind(1)
+    return step, low, high
+
+
+def on_grid(values: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Values, (tables, weights), at their nearest levels; a least integer that is not a number means plus or minus one step."""
+    signs = torch.where(values < 0, -step, step)
+    return torch.where(low.isnan(), signs, (values / step).round().clamp(low.nan_to_num(), high) * step)
 
 
 def powers(table: Tensor, live: Tensor, bits: int) -> Tensor:

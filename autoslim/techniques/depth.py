@@ -25,6 +25,7 @@ class Member:
         return {name: Unit(name, tuple(layer for layer in structure.layers if layer.startswith(name + "."))) for name in structure.blocks}
 
     def effective(self, unit: Unit, value: Any) -> bool | None:
+        """True, or None for a block that stays. Raises UserError for anything but a bool."""
         if not isinstance(value, bool):
             raise UserError(f"depth of {unit.name}: got {value!r}, allowed: true (remove the block) or false")
         return True if value else None

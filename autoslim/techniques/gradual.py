@@ -38,6 +38,7 @@ class Member:
         return {name: Unit(name, (name,)) for name, layer in structure.layers.items() if "Conv" in layer.kind or "Linear" in layer.kind}
 
     def effective(self, unit: Unit, value: Any) -> float | dict[str, Any] | None:
+        """The share, or a mapping of what is no default; None for no zeros. Raises UserError."""
         full = DEFAULTS | (dict(value) if isinstance(value, Mapping) else {"share": value})
         if set(full) != {*DEFAULTS, "share"} or not all(valid(key, part) for key, part in full.items()):
             raise UserError(
@@ -50,6 +51,7 @@ class Member:
         return float(full["share"]) if set(short) == {"share"} else dict(sorted(short.items()))
 
     def apply(self, draft: Draft, choices: Mapping[str, Any]) -> None:
+        """Train towards the outputs the draft had, without labels, while zeros grow; all layers together."""
         plans = {
             full: DEFAULTS | (value if isinstance(value, Mapping) else {"share": value})
             for name, value in choices.items()

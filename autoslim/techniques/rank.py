@@ -11,7 +11,8 @@ Value: the share of the full rank that is kept, a float in (0, 1], or "evbmf". M
 - ``cp``: four convolutions, 1x1, k x 1 and 1 x k on single channels, 1x1 (Lebedev et al. 2015, https://arxiv.org/abs/1412.6553,
   section 3.2); here a share of 1 is the rank at which the chain is as large as the layer.
 
-The rank follows the share (``by: share``), or is the least that holds the share of the squared singular values (``by: energy``);
+The rank follows the share (``by: share``), or is the least that holds the share of the squared singular values (``by: energy``), of each layer
+or, with ``scope: global``, of all layers with the same value together: each layer's squares are divided by their sum, and the least of all go;
 "evbmf" is the rank of variational Bayes (Nakajima et al. 2013), which needs no share. A factorisation that would not be smaller
 than the layer is not made.
 """
@@ -30,6 +31,9 @@ from autoslim.structure import Structure
 
 METHODS = ("auto", "whitened", "spatial", "cp")
 BY = ("share", "energy")
+SCOPES = ("layer", "global")
+#: how a global share reaches a layer: as the least square, of a sum of one, that stays
+ABOVE = "above"
 EVBMF = "evbmf"
 ROUND_TO = 8
 
@@ -40,14 +44,16 @@ class Member:
     order = 40
     values = (1.0, 0.5, 0.25)
 
-    def __init__(self, method: str = "auto", by: str = "share") -> None:
+    def __init__(self, method: str = "auto", by: str = "share", scope: str = "layer") -> None:
         if method not in METHODS:
             raise UserError(f"rank: method is {method!r}, allowed: {', '.join(METHODS)}")
         if by not in BY:
             raise UserError(f"rank: by is {by!r}, allowed: {', '.join(BY)}")
         if method == "cp" and by != "share":
             raise UserError("rank: method cp has no singular values, so by is 'share' only")
-        self.method, self.by = method, by
+        if scope not in SCOPES or scope == "global" and by != "energy":
+            raise UserError(f"rank: scope is {scope!r} with by {by!r}, allowed: layer, or global with by 'energy'")
+        self.method, self.by, self.scope = method, by, scope
 
     def units(self, structure: Structure) -> dict[str, Unit]:
         """One unit per linear layer and per ungrouped two-dimensional convolution with at least 16 channels each way. A tied
@@ -64,12 +70,13 @@ class Member:
         }
 
     def effective(self, unit: Unit, value: Any) -> Any:
-        """A float for what ``auto`` does by share, else {"method", "by", "share"} or {"method", "share": "evbmf"}."""
-        told = dict(value) if isinstance(value, Mapping) else {"share": value, "method": self.method, "by": self.by}
-        share, method, by = told.get("share"), told.get("method", "auto"), told.get("by", "share")
+        """A float for what ``auto`` does by share, else {"method", "by", "share", perhaps "scope": "global"} or {"method", "share": "evbmf"}."""
+        told = dict(value) if isinstance(value, Mapping) else {"share": value, "method": self.method, "by": self.by, "scope": self.scope}
+        share, method, by, scope = told.get("share"), told.get("method", "auto"), told.get("by", "share"), told.get("scope", "layer")
         number = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
         named = isinstance(share, str) and share == EVBMF and method != "cp"
-        if not (number or named) or set(told) - {"share", "method", "by"} or method not in METHODS or by not in BY:
+        fits = method in METHODS and by in BY and (scope == "layer" or scope == "global" and by == "energy" and method != "cp")
+        if not (number or named) or set(told) - {"share", "method", "by", "scope"} or not fits:
             raise UserError(f"rank of {unit.name}: got {value!r}, allowed: a share of the full rank in (0, 1], or {EVBMF!r} (not with cp)")
         if named:
             return {"method": method, "share": EVBMF}
@@ -77,20 +84,59 @@ class Member:
             return None
         if by == "share":
             return float(share) if method == "auto" else {"method": method, "share": float(share)}
-        return {"by": by, "method": method, "share": float(share)}
+        return {"by": by, "method": method, **({"scope": scope} if scope == "global" else {}), "share": float(share)}
 
     def apply(self, draft: Draft, choices: Mapping[str, Any]) -> None:
+        """Put a chain in the place of each layer that has a smaller form; a note for the others."""
         present = {name: value for name, value in choices.items() if draft.has(name)}
         whitened = [name for name, value in present.items() if isinstance(value, Mapping) and value["method"] == "whitened"]
         known = lowrank.grams(draft.model, whitened, draft.samples) if whitened else {}
-        for name, value in present.items():
-            told = value if isinstance(value, Mapping) else {"share": value, "method": "auto"}
+        plans = {name: value if isinstance(value, Mapping) else {"share": value, "method": "auto"} for name, value in present.items()}
+        plans |= global_plans(draft.model, {name: plan for name, plan in plans.items() if plan.get("scope") == "global"}, known)
+        for name, told in plans.items():
             layer = draft.model.get_submodule(name)
             chain = factorise(layer, told["share"], told["method"], told.get("by", "share"), known.get(name))
             if chain is None:
-                draft.notes.append(f"rank: {name} kept whole, {told['share']} of its rank has no smaller form")
+                draft.notes.append(f"rank: {name} kept whole, {told.get('told', told['share'])} of its rank has no smaller form")
             else:
                 draft.replace(name, chain)
+
+
+def global_plans(model: nn.Module, plans: Mapping[str, Mapping[str, Any]], grams: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """{layer: its plan, the share being the least square that stays} of plans that hold a share of the energy of all layers together."""
+    found: dict[str, dict[str, Any]] = {}
+    for plan in {repr(sorted(plan.items())): plan for plan in plans.values()}.values():
+        names = [name for name, own in plans.items() if own == plan]
+        matrices = [one for name in names for one in unfoldings(model.get_submodule(name), plan["method"], grams.get(name))]
+        squares = torch.cat([torch.empty(0, dtype=torch.float64), *map(energies, matrices)]).sort().values
+        gone = int((squares.cumsum(0) <= (1 - plan["share"]) * len(matrices)).sum())
+        least = float(squares[gone - 1]) if gone else -1.0
+        found |= {name: {"method": plan["method"], "by": ABOVE, "share": least, "told": plan["share"]} for name in names}
+    return found
+
+
+def unfoldings(layer: nn.Module, method: str, gram: Tensor | None) -> list[Tensor]:
+    """The matrices whose singular values a method cuts; none for a layer that it leaves whole."""
+    weight = layer.weight.detach()
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
+        return []
+    if method == "whitened":
+        return [weight.flatten(1).double() @ root_of(layer, gram)[0]]
+    if isinstance(layer, nn.Linear) or max(layer.kernel_size) == 1:
+        return [weight.flatten(1)]
+    return [upright(weight)] if method == "spatial" else [weight.flatten(1), weight.transpose(0, 1).flatten(1)]
+
+
+def energies(matrix: Tensor) -> Tensor:
+    """Squared singular values, descending, as shares of their sum, float64."""
+    squares = torch.linalg.svdvals(matrix.double()).square()
+    return squares / squares.sum().clamp_min(1e-300)
+
+
+def root_of(layer: nn.Module, gram: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(root, its inverse) of the second moments of what a layer reads; without them, the identity."""
+    inputs = layer.weight[0].numel()
+    return lowrank.whitener(torch.ones(inputs, dtype=torch.float64) if gram is None else gram)
 
 
 def factorise(layer: nn.Module, share: float | str, method: str, by: str = "share", gram: Tensor | None = None) -> nn.Sequential | None:
@@ -129,6 +175,8 @@ def chosen(matrix: Tensor, share: float | str, by: str, full: int | None = None)
     full = min(matrix.shape) if full is None else full
     if share == EVBMF:
         return rounded(lowrank.evbmf_rank(matrix), full)
+    if by == ABOVE:
+        return rounded(int((energies(matrix) > share).sum()), full)
     if by == "energy":
         return rounded(lowrank.energy_rank(torch.linalg.svdvals(matrix), share), full)
     return rank_of(share, full)
@@ -144,7 +192,7 @@ def halves(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def whitened(layer: nn.Module, share: float | str, by: str, gram: Tensor | None) -> nn.Sequential:
     """The chain that is nearest to the layer on the inputs whose second moments are ``gram``."""
     matrix = layer.weight.detach().flatten(1).double()
-    root, inverse = lowrank.whitener(torch.ones(matrix.shape[1], dtype=matrix.dtype) if gram is None else gram)
+    root, inverse = root_of(layer, gram)
     rank = chosen(matrix @ root, share, by)
     left, right = halves(matrix @ root, rank)
     left, right = left.to(layer.weight.dtype), (right @ inverse).to(layer.weight.dtype)
@@ -158,6 +206,7 @@ def whitened(layer: nn.Module, share: float | str, by: str, gram: Tensor | None)
 
 
 def svd_linear(layer: nn.Linear, rank: int) -> nn.Sequential:
+    """Two linear layers, inputs to ``rank`` to outputs, by the singular value decomposition."""
     left, right = halves(layer.weight.detach(), rank)
     first = nn.Linear(layer.in_features, rank, bias=False)
     second = nn.Linear(rank, layer.out_features, bias=layer.bias is not None)
@@ -165,6 +214,7 @@ def svd_linear(layer: nn.Linear, rank: int) -> nn.Sequential:
 
 
 def svd_pointwise(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    """Two 1x1 convolutions; the first has the stride."""
     left, right = halves(layer.weight.detach().flatten(1), rank)
     first = nn.Conv2d(layer.in_channels, rank, 1, layer.stride, layer.padding, bias=False)
     second = nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None)
@@ -172,6 +222,9 @@ def svd_pointwise(layer: nn.Conv2d, rank: int) -> nn.Sequential:
 
 
 def spatial(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    """A k x 1 and a 1 x k convolution (Jaderberg et al. 2014, https://arxiv.org/abs/1405.3866, scheme 2), the best of that rank by the
+    singular
+    value decomposition."""
     out, inputs, height, width = layer.weight.shape
     left, right = halves(upright(layer.weight.detach()), rank)  # (inputs * height, rank), (rank, out * width)
     stride, dilation = layer.stride, layer.dilation
@@ -190,6 +243,9 @@ def upright(weight: Tensor) -> Tensor:
 
 
 def cp(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    """Four convolutions, 1x1, k x 1 and 1 x k on single channels, 1x1: ``rank`` terms of a canonical polyadic decomposition (Lebedev et
+    al. 2015,
+    https://arxiv.org/abs/1412.6553, section 3.2)."""
     import tensorly
     from tensorly.decomposition import parafac
 
@@ -214,6 +270,8 @@ def cp(layer: nn.Conv2d, rank: int) -> nn.Sequential:
 
 
 def tucker2(layer: nn.Conv2d, out_rank: int, in_rank: int) -> nn.Sequential:
+    """Three convolutions, 1x1, k x k, 1x1: a Tucker decomposition of the two axes of channels (Kim et al. 2016,
+    https://arxiv.org/abs/1511.06530, section 3.1)."""
     import tensorly
     from tensorly.decomposition import partial_tucker
 

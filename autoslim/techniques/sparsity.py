@@ -4,7 +4,8 @@ Value: the share of a layer's weights that become zero, in [0, 1), or a mapping 
 
 - ``share``: as above; with ``scope: global`` the share over all layers with the same value, the lowest scores go wherever they are;
 - ``threshold`` instead of a share: weights whose absolute value is below it become zero (criterion magnitude);
-- ``criterion``: a file of criteria/: magnitude, wanda, obs (second-order, with update of the weights that stay);
+- ``criterion``: a file of criteria/: magnitude, wanda, obs (second-order, with update of the weights that stay); the matrices of a recurrent
+  layer, each for itself, go by magnitude;
 - ``pattern``: "N:M" such as "2:4" (N of every M inputs stay) or "RxC" such as "4x1" (blocks of R outputs by C inputs go whole).
 
 Zeros stay zero through recovery. They make a file neither smaller nor faster by themselves in the runtimes here, but `autoslim pack`
@@ -12,7 +13,8 @@ stores them small; parameters stay counted, zeros included.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from autoslim import plugins, readings
 from autoslim.engine import Draft
 from autoslim.errors import UserError
 from autoslim.interfaces import Choose, Unit
+from autoslim.layers import CELLS, RECURRENT
 from autoslim.structure import Structure
 from autoslim.techniques import _patterns as patterns
 
@@ -46,10 +49,11 @@ class Member:
                 raise UserError(f"sparsity: {key} is {value!r}, allowed: {allowed()}")
 
     def units(self, structure: Structure) -> dict[str, Unit]:
-        """One unit per convolution or linear layer."""
-        return {name: Unit(name, (name,)) for name, layer in structure.layers.items() if "Conv" in layer.kind or "Linear" in layer.kind}
+        """One unit per convolution, linear or recurrent layer."""
+        return {name: Unit(name, (name,)) for name, layer in structure.layers.items() if treated(layer.kind)}
 
     def effective(self, unit: Unit, value: Any) -> float | dict[str, Any] | None:
+        """The share, or a mapping of what is no default; None for no zeros. Raises UserError."""
         told = dict(value) if isinstance(value, Mapping) else {"pattern" if isinstance(value, str) else "share": value}
         full = complete(self.told | told)
         if full is None:
@@ -60,6 +64,7 @@ class Member:
         return short["share"] if set(short) == {"share"} else dict(sorted(short.items()))
 
     def apply(self, draft: Draft, choices: Mapping[str, Any]) -> None:
+        """Prune in the order of execution, each layer on what it then reads where its criterion looks at inputs; zeros are promised."""
         plans = {name: complete(DEFAULTS | (value if isinstance(value, Mapping) else {"share": value})) for name, value in choices.items()}
         layers = {full: (module, plan) for name, plan in plans.items() for full, module in treatable(draft, name, plan)}
         reading = [name for name, (_, plan) in layers.items() if criterion_of(plan).reads_inputs]
@@ -79,6 +84,10 @@ class Member:
                     draft.notes.append(f"sparsity: {name} by magnitude, what it reads cannot be told for {plan['criterion']}")
                     layers[name] = module, plan | {"criterion": "magnitude"}
                 act(name, module, None)
+
+
+def treated(kind: str) -> bool:
+    return "Conv" in kind or "Linear" in kind or kind in (one.__name__ for one in (*RECURRENT, *CELLS))
 
 
 def valid(key: str, value: Any) -> bool:
@@ -140,7 +149,7 @@ def treatable(draft: Draft, name: str, plan: Mapping[str, Any]) -> list[tuple[st
     """(full name, module) of the layers that stand where ``name`` stood and take the plan's pattern; notes for the others."""
     found = []
     choose = choice_of(plan)
-    for full, module in draft.parts(name):
+    for full, module in (*draft.parts(name), *matrices(draft, name)):
         outputs, inputs = module.weight.shape[:2] if module.weight.dim() > 1 else (0, 0)
         groups = getattr(module, "groups", 1)
         if hasattr(choose, "fits") and (getattr(module, "transposed", False) or not choose.fits(outputs // groups, inputs)):
@@ -150,6 +159,15 @@ def treatable(draft: Draft, name: str, plan: Mapping[str, Any]) -> list[tuple[st
         else:
             found.append((full, module))
     return found
+
+
+def matrices(draft: Draft, name: str) -> Iterator[tuple[str, Any]]:
+    """(name, what has it as ``weight``) of the matrices of a recurrent layer."""
+    layer = draft.model.get_submodule(name) if draft.has(name) else None
+    if isinstance(layer, (*RECURRENT, *CELLS)):
+        for own, value in layer.named_parameters(recurse=False):
+            if own.startswith("weight"):
+                yield f"{name}.{own}", SimpleNamespace(weight=value)
 
 
 def prune(draft: Draft, name: str, module: nn.Module, inputs: Tensor | None, plan: Mapping[str, Any]) -> None:

@@ -138,6 +138,44 @@ def test_numbers_of_seconds_and_forecasts():
     assert found == {"predicted": [1.0, 2.0], "measured": [1.1, 1.8]}, "what is not above zero has no place on a logarithmic axis"
 
 
+def test_the_layer_map_shows_the_steps_of_every_technique():
+    coverage = {
+        "layers": [{"name": name} for name in ("qkv", "fc")],
+        "groups": [{"name": "fc", "size": 64, "producers": ["fc"]}, {"name": "attn", "size": 8, "producers": ["qkv"]}],
+    }
+    techniques = {
+        "codebook": {"fc": {"bits": 4, "levels": "pow2"}},
+        "gradual": {"fc": {"share": 0.75, "steps": 9}},
+        "heads": {"attn": 6},
+        "qat": {"qkv": {"format": "w4a8", "steps": 9}},
+        "regularised": {"fc": 0.5},
+        "student": {"": {"width": 0.5, "share": True}},
+        "depth": {},
+    }
+    tables = {**TABLES, "coverage": coverage, "chosen_recipe": {"techniques": techniques}}
+    found = plugins.load("charts", "layer_map").numbers(tables)
+    assert found["columns"] == ["channels", "rank", "sparsity", "bits", "codebook", "gradual", "heads", "qat", "regularised", "student"]
+    told = [
+        dict(zip(found["columns"], zip(words, shares, strict=True), strict=True))
+        for words, shares in zip(found["words"], found["shares"], strict=True)
+    ]
+    assert (told[0]["heads"], told[0]["qat"], told[0]["codebook"]) == (("6/8", 0.75), ("w4a8", 0.125), ("", 1.0))
+    assert (told[1]["codebook"], told[1]["gradual"], told[1]["regularised"]) == (("4 bits", 0.125), ("0.75", 0.25), ("0.5", 1.0))
+    assert {row["student"] for row in told} == {("width 0.5 share True", 1.0)}
+
+
+def test_what_is_decided_for_a_layer_is_not_shown_at_the_others_of_the_group_that_bears_its_name():
+    coverage = {"layers": [{"name": name} for name in ("a", "b")], "groups": [{"name": "a", "size": 32, "producers": ["a", "b"]}]}
+    techniques = {"channels": {"a": 8}, "bits": {"a": 8}, "sparsity": {"a": 0.75}, "rank": {"b": 0.5}, "regularised": {"a": 0.5}}
+    maps = [
+        plugins.load("charts", "layer_map").numbers({**TABLES, "coverage": coverage, "chosen_recipe": {"techniques": told}})
+        for told in (techniques, {"regularised": {"a": {"of": "channels", "strength": 0.5}}})
+    ]
+    assert maps[0]["columns"] == ["channels", "rank", "sparsity", "bits", "regularised"]
+    assert maps[0]["words"] == [["8/32", "", "0.75", "8", "0.5"], ["8/32", "0.5", "", "32", ""]]
+    assert [row[4] for row in maps[1]["words"]] == ["of channels strength 0.5"] * 2, "a group's, so of both"
+
+
 def test_numbers_of_the_layer_map():
     numbers = plugins.load("charts", "layer_map").numbers(TABLES)
     assert numbers["columns"] == ["channels", "rank", "sparsity", "bits"]

@@ -12,6 +12,10 @@ SPARSE = np.where(RNG.random((24, 60)) < 0.8, 0, FLOATS).astype("<f4")
 CODED = RNG.normal(size=16).astype("<f4")[RNG.integers(0, 16, (24, 60))]
 ODD = FLOATS.copy()
 ODD[0, :4] = [np.nan, -np.nan, np.inf, -0.0]
+#: whole numbers of three bits times a step for each 16 values of a row, the last group of a row shorter
+GROUPS = RNG.integers(-3, 4, (24, 60)).astype("<f4")
+GROUPS[:, ::16] = 3
+GROUPS = (GROUPS * np.repeat(RNG.random((24, 4)).astype("<f4"), 16, 1)[:, :60]).astype("<f4") + np.float32(0)
 ARRAYS = {
     "normal": FLOATS,
     "sparse": SPARSE,
@@ -19,6 +23,8 @@ ARRAYS = {
     "coded": CODED,
     "sparse and coded": np.where(SPARSE == 0, np.float32(0), CODED),
     "folded": (CODED * RNG.normal(size=(24, 1)).astype("<f4")).astype("<f4"),
+    "even": (RNG.integers(-3, 4, (24, 60)) * np.repeat(RNG.random((24, 2)), 30, 1)[:, :60]).astype("<f4") + np.float32(0),
+    "groups": GROUPS,
     "not numbers": ODD,
     "denormal": (FLOATS * np.float32(1e-41)).astype("<f4"),
     "constant": np.full((3, 50), 2.5, "<f4"),
@@ -78,6 +84,7 @@ def bits(count, width):
         ("codebook", "coded", 16 * 4 + bits(24 * 60, 4)),
         ("codebook", "constant", 4),
         ("rows", "coded", 24 * 16 * 4 + bits(24 * 60, 4)),
+        ("grid", "groups", 4 * 24 * 4 + bits(24 * 64, 3)),
         ("bitmask", "sparse", bits(24 * 60, 1) + 4 * int((SPARSE != 0).sum())),
         ("bitmask", "sparse and coded", bits(24 * 60, 1) + 16 * 4 + bits(int((SPARSE != 0).sum()), 4)),
     ],

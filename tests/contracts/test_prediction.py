@@ -1,13 +1,17 @@
 """What is predicted of every technique is what is counted in the shipped file: parameters, multiply-accumulates, bytes of the weights."""
 
+import re
+
 import networks
 import numpy as np
 import onnx
 import pytest
+import torch
 from networks import noise
 from onnx import numpy_helper, shape_inference
+from torch import nn
 
-from autoslim import coverage, engine, packed, plugins, prediction
+from autoslim import coverage, engine, formats, packed, plugins, prediction
 from autoslim.errors import Untreatable
 from autoslim.recipe import Recipe, Step
 
@@ -72,8 +76,12 @@ def macs(proto):
 def values_of(name):
     """The strongest value of a technique, and those whose storage differs."""
     member = plugins.load("techniques", name)
-    more = {"sparsity": ["2:4", {"threshold": 0.05}], "codebook": [{"bits": 3, "levels": "pow2"}, {"bits": 2, "per": "channel"}]}
-    first = {"bits": 8, "gradual": {"share": 0.9, "steps": 3}}.get(name, member.values[-1])
+    more = {
+        "bits": [16],
+        "sparsity": ["2:4", {"threshold": 0.05}],
+        "codebook": [{"bits": 3, "levels": "pow2"}, {"bits": 2, "per": "channel"}],
+    }
+    first = {"bits": 8, "gradual": {"share": 0.9, "steps": 3}, "qat": {"format": 8, "steps": 3}}.get(name, member.values[-1])
     return [first, *more.get(name, [])]
 
 
@@ -98,12 +106,54 @@ def test_what_is_predicted_is_what_is_counted(originals, net, technique, value, 
     told, arrays = prediction.predict(draft), weights(proto)
     assert told.macs == macs(proto)
     assert told.params == sum(array.size for array in arrays.values())
-    made = packed.pack(proto, entropy=False)
-    if draft.bits:
-        integers = sum(array.size for array in arrays.values() if array.dtype == np.int8 and array.ndim > 1)
-        assert integers == sum(module.weight.numel() for layer in draft.bits for _, module in draft.parts(layer))
-    else:
-        assert told.payload_bytes == made.payload
+    assert told.payload_bytes == (stored(proto) if draft.bits else packed.pack(proto, entropy=False).payload)
+
+
+@pytest.mark.parametrize("value", [value for value in formats.NAMES if value != formats.FLOAT])
+@pytest.mark.parametrize("net", NETS)
+def test_bytes_of_every_format_are_what_is_predicted(originals, net, value, tmp_path):
+    units = plugins.load("techniques", "bits").units(originals[net][2])
+    some = dict(list(units.items())[1:])  # the first layer stays in float
+    draft, proto = shipped(originals, net, [Step("bits", unit, value) for unit in some], tmp_path)
+    assert len(draft.bits) == len(some)
+    assert prediction.predict(draft).payload_bytes == stored(proto)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_bytes_of_tables_and_recurrent_layers_are_what_is_predicted(kind, tmp_path):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.cell = nn.Embedding(50, 64), kind(64, 40, batch_first=True, bidirectional=True)
+            self.head = nn.Linear(80, 9)
+
+        def forward(self, tokens):
+            return self.head(self.cell(self.table(tokens))[0].mean(1))
+
+    torch.manual_seed(0)
+    model, tokens = Words().eval(), torch.randint(50, (8, 6), generator=torch.Generator().manual_seed(0))
+    structure, runtime = coverage.analyse(model, tokens[:1]), plugins.load("runtimes", RUNTIME)
+    units = plugins.load("techniques", "bits").units(structure)
+    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
+    runtime.export(engine.Draft(model, structure, tokens[:1]), tokens[:1], [], base)
+    for value in formats.NAMES:
+        if value != formats.FLOAT:
+            draft = engine.Draft(model, structure, tokens[:1], bits=dict.fromkeys(units, value))
+            runtime.finish(draft, base, [tokens], path)
+            told = prediction.predict(draft).payload_bytes
+            assert told == stored(onnx.load(str(path))), value
+            assert sum(prediction.layer_bytes(draft).values()) == told
+
+
+def stored(proto):
+    """Bytes of a file's weights, their steps and the larger biases as they lie in it: all but shapes, zero points, and what becomes of
+    activations and biases as integers."""
+    total = 0
+    for item in proto.graph.initializer:
+        added = item.name.endswith(("zero_point", "bias_quantized_scale")) or item.data_type == onnx.TensorProto.INT64
+        if not added and item.dims and (len(item.raw_data) >= 32 or not re.search(r"bias(_quantized|_row)?$", item.name)):
+            total += len(item.raw_data)
+    return total
 
 
 def test_an_untouched_network_needs_four_bytes_a_parameter(originals):

@@ -19,6 +19,7 @@ LICENCE = "the network is part of AutoSlim; the digits are those of scikit-learn
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 WIDTHS = (32, 64, 96)
 BLOCKS_PER_STAGE = 2
+SHIFTS = ("rotated",)
 SPLITS = {"train": (0, 797), "val": (797, 1197), "test": (1197, 1797)}
 
 
@@ -72,16 +73,32 @@ def model() -> nn.Module:
     return net
 
 
+def initial() -> nn.Module:
+    """The network before its training, as train.py begins."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DigitsNet()
+
+
 def example_input() -> Tensor:
     """One image, (1, 1, 32, 32)."""
     return arrays("val")[0][:1]
 
 
 def data(split: str):
-    """Batches of (images (n, 1, 32, 32), labels (n,)); the splits are disjoint and fixed."""
-    images, labels = arrays(split)
+    """Batches of (images (n, 1, 32, 32), labels (n,)); the splits are disjoint and fixed. "shift:rotated" is the test split, turned."""
+    images, labels = arrays("test" if split == "shift:rotated" else split)
+    if split == "shift:rotated":
+        images = turned(images)
     for start in range(0, len(images), 64):
         yield images[start : start + 64], labels[start : start + 64]
+
+
+def turned(images: Tensor, degrees: float = 20.0) -> Tensor:
+    """Images rotated about their middle, (n, 1, h, w) -> the same shape; edges are repeated."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    theta = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]], dtype=images.dtype).repeat(len(images), 1, 1)
+    return F.grid_sample(images, F.affine_grid(theta, list(images.shape), align_corners=False), padding_mode="border", align_corners=False)
 
 
 def arrays(split: str) -> tuple[Tensor, Tensor]:

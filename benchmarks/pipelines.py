@@ -1,0 +1,111 @@
+"""A search against a fixed pipeline: the pipeline's end gives the budget (bytes, multiply-accumulates, drop), the search has to do better.
+
+Run: ``python benchmarks/pipelines.py [STUDY ...] [--trials N] [--time 4m] [--out FOLDER]`` (default: iris digits_steps speech; a few
+minutes each). Both ends are scored on test data and timed in turn. Prints a table per study; exits with 1 where the search is not better: a
+metric on test that is no lower, with no more bytes and less time. With ``--out`` the files stay, and the same command goes on where it ended.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from autoslim import plugins, spec, task
+from autoslim.contest import Contest
+from autoslim.machine import Machine
+
+SECONDS, ROUNDS = 1.0, 6
+SHOWN = ("parameters", "compute", "dense", "file", "packed", "drop")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("studies", nargs="*", default=["iris", "digits_steps", "speech"])
+    parser.add_argument("--trials", default="24", help="evaluations of each search")
+    parser.add_argument("--time", default="4m", help="of each search, verification included")
+    parser.add_argument("--out", help="a folder for all files; default: a temporary one")
+    told = parser.parse_args()
+    limits = ["--trials", told.trials, "--time", told.time]
+    with tempfile.TemporaryDirectory() as folder:
+        return max(against(name, limits, Path(told.out or folder) / name) for name in told.studies)
+
+
+def pipeline(name: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``autoslim steps``; those of an earlier run where there are any."""
+    known = folder / "steps.json"
+    if not known.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        known.write_text(autoslim("steps", name, "--out", str(folder / "steps"), "--json"), encoding="utf-8")
+    return json.loads(known.read_text(encoding="utf-8"))
+
+
+def against(name: str, limits: list[str], folder: Path) -> int:
+    """One study; 0 where the search is better."""
+    study = spec.load_study(name, {})
+    it = task.load(study.task, study.task_args, study.max_samples)
+    files, out = folder / "steps", folder / "search"
+    steps = pipeline(name, folder)
+    first, last = steps[0]["counts"], steps[-1]["counts"]
+    fixed = files / f"{len(steps) - 1}.onnx"
+    print(f"\n{name}, (before - after) / before after every step, on validation data")
+    print(f"{'':<26}" + "".join(f"{rate:>12}" for rate in SHOWN))
+    for row in steps[1:]:
+        print(f"{row['name'][:25]:<26}" + "".join(f"{row['rates'][rate]:>12.2%}" for rate in SHOWN), flush=True)
+    budget = [
+        "--budget-mb",
+        f"{last['file'] / 1e6:.6f}",
+        *(["--budget-macs", str(last["dense"])] if last["dense"] < first["dense"] else []),
+        *("--max-drop", f"{max(0.0, first['drop'] - last['drop']):.6g}"),
+    ]
+    samples = [] if study.max_samples is None else ["--max-samples", str(study.max_samples)]
+    words = ["--task", study.task, *samples, *(word for pair in study.task_args.items() for word in ("--task-arg", "=".join(pair)))]
+    summary = json.loads(autoslim("search", *words, *budget, *limits, "--out", str(out), "--json", good=(0, 3)))
+    best = summary["best"]
+    print(
+        f"\n{name}: the pipeline ends at {last['file']:.0f} bytes and {last['dense']:.0f} multiply-accumulates; searched within both and its drop"
+    )
+    if best is None:
+        print("the search found no file within the budget")
+        return 1
+    found = out / best["model_file"]
+    rows = {"untouched": files / "0.onnx", "pipeline": fixed, "search": found}
+    scores = {label: score(it, path) for label, path in rows.items()}
+    times = timed(it, rows, study.resolved_threads())
+    print(f"{'':<12}{'test metric':>12}{'bytes':>12}{'time':>10}  (time as a share of untouched)")
+    for label in rows:
+        print(f"{label:<12}{scores[label][0]:>12.4f}{scores[label][1]:>12}{times[label]:>10.3f}")
+    (ours, size), (theirs, most) = scores["search"], scores["pipeline"]
+    better = ours >= theirs and size <= most and times["search"] < times["pipeline"]
+    print("the search is better" if better else "the search is NOT better")
+    return 0 if better else 1
+
+
+def autoslim(*words: str, good: tuple[int, ...] = (0,)) -> str:
+    """Standard output of a command; ends the benchmark with its message where it fails."""
+    done = subprocess.run([sys.executable, "-m", "autoslim", *words], capture_output=True, text=True, check=False)
+    if done.returncode not in good:
+        sys.exit(f"autoslim {' '.join(words)}: status {done.returncode}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+def score(it: Any, path: Path) -> tuple[float, int]:
+    """(leading metric on test data, bytes)."""
+    run = plugins.load("runtimes", "onnxruntime_cpu").open(path, 1).run
+    found = it.score(run, "test" if it.has("test") else "val", run)
+    return next(iter(found.values.values())), path.stat().st_size
+
+
+def timed(it: Any, rows: dict[str, Path], threads: int) -> dict[str, float]:
+    """Time of each file as a share of the untouched one's, all in one rotation."""
+    contest = Contest(plugins.load("runtimes", "onnxruntime_cpu"), threads, it.latency_inputs())
+    paths = list(rows.values())
+    with Machine().alone():
+        rounds = list(zip(*(contest.tournament(paths, paths[0], SECONDS * len(paths)) for _ in range(ROUNDS)), strict=True))
+    return {label: contest.settle(own).ratio.value for label, own in zip(rows, rounds, strict=True)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""offers.py, fitting.py: what of a space does not fit the network is told, all at once, with its line and what is allowed."""
+
+import types
+
+import networks
+import pytest
+
+from autoslim import coverage, offers
+from autoslim.errors import UserError
+from autoslim.evaluator import Evaluator
+from autoslim.spec import load_study
+
+MODEL, EXAMPLE = networks.ZOO["residual"]()
+STRUCTURE = coverage.analyse(MODEL, EXAMPLE)
+
+
+def space(freeze=(), ties=(), **layers):
+    techniques = {name: {"layers": list(globs)} for name, globs in layers.items()} or {"bits": {}}
+    return {"techniques": techniques, "freeze": list(freeze), "ties": [list(globs) for globs in ties]}
+
+
+def test_globs_that_match_nothing_come_in_one_message_with_names_that_exist():
+    wrong = space(["nolayer*", "blocks.*"], [["blocks.0.conv1", "blocks.9.*"]], bits=["blocks.0.convv1"], channels=["*"])
+    with pytest.raises(UserError) as caught:
+        offers.build(wrong, STRUCTURE, {})
+    first, second, third = str(caught.value).splitlines()
+    assert first.startswith(
+        "space: freeze.0 is 'nolayer*', which matches nothing that can be compressed in this network, allowed: globs that do, such as "
+    )
+    assert second.startswith("space: ties.0.1 is 'blocks.9.*'")
+    assert third.startswith("space: techniques.bits.layers.0 is 'blocks.0.convv1'")
+    assert third.endswith("such as blocks.0.conv1, blocks.1.conv1, blocks.0.conv2")
+
+
+WRONG = """\
+techniques:
+  channels:
+    values: [1.0,
+             0.5]
+    layers: [blocks.0.conv1, nolayer]
+  bits: {values: [32, 8]}
+  student:
+    values:
+      - null
+      - {builder: tiny}
+freeze:
+  - headd
+ties:
+  - [stem*, blocks.*]
+  - [head]
+recovery:
+  rewind: ["", initial]
+"""
+
+
+def test_every_mistake_comes_with_its_line_in_the_file_the_value_and_what_is_allowed(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(WRONG)
+    spec = load_study(None, {"space": str(path)})
+    task = types.SimpleNamespace(students=lambda model: {"small": None}, initial=no_initial)
+    told = types.SimpleNamespace(task=task, model=MODEL, job=types.SimpleNamespace(places=spec.space_places()))
+    content = spec.space_content()
+    more = [*Evaluator.unknown_students(told, content), *Evaluator.missing_initial(told, content)]
+    with pytest.raises(UserError) as caught:
+        offers.build(content, STRUCTURE, {"bits": (32, 8)}, spec.space_places(), more)
+    found = dict(line.removeprefix(f"{path}:").split(": ", 1) for line in str(caught.value).splitlines())
+    assert list(found) == ["12", "5", "15", "10", "17"]
+    assert found["12"].startswith("freeze.0 is 'headd', which matches nothing")
+    assert found["12"].endswith("such as head")
+    assert found["5"].startswith("techniques.channels.layers.1 is 'nolayer', which matches nothing")
+    assert (
+        found["15"]
+        == "ties.1 is ['head'], which ties nothing (head of bits alone), allowed: globs of two or more units that one technique treats"
+    )
+    assert found["10"] == "techniques.student.values.1 is {'builder': 'tiny'}, allowed builders: small"
+    assert found["17"].startswith("recovery.rewind is ['', 'initial'], but task x: ")
+
+
+def no_initial():
+    raise UserError("task x: recovery has rewind: initial, but the task defines no initial()")
+
+
+def untreated_by_rank():
+    """A layer that low rank leaves alone."""
+    units = offers.members(space(rank=["*"]))["rank"].units(STRUCTURE)
+    return min(set(STRUCTURE.layers) - {layer for unit in units.values() for layer in unit.layers})
+
+
+def test_a_frozen_layer_that_no_technique_treats_is_no_mistake():
+    found, _ = offers.build(space([untreated_by_rank()], rank=["*"]), STRUCTURE, {})
+    assert found.domains
+
+
+def test_layers_are_matched_by_units_of_their_technique():
+    other = untreated_by_rank()
+    with pytest.raises(UserError, match=f"rank.layers.0 is '{other}'"):
+        offers.build(space(rank=[other]), STRUCTURE, {})

@@ -1,0 +1,109 @@
+"""Every network of the zoo: a coverage report that people can read, every technique that applies, export and parity of the file."""
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+from autoslim import coverage, plugins
+from autoslim.baking import baked
+from autoslim.engine import compress
+from autoslim.errors import ExportFailed
+from autoslim.inputs import call, distance, tensors
+from autoslim.layers import count
+from autoslim.recipe import Recipe, Step
+
+pytestmark = pytest.mark.slow
+
+#: technique -> a value that changes something, on any unit
+VALUES = {
+    "channels": 0.5,
+    "heads": 0.5,
+    "depth": True,
+    "rank": 0.25,
+    "sparsity": 0.5,
+    "codebook": 4,
+    "bits": 8,
+}
+
+
+class Loop(nn.Module):
+    """Control flow of Python: a loop over steps, other layers on odd ones, weights that run several times."""
+
+    def __init__(self):
+        super().__init__()
+        self.even, self.odd, self.head = nn.Linear(12, 12), nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 12)), nn.Linear(12, 4)
+
+    def forward(self, x):
+        for step in range(4):
+            x = x + (self.odd(x) if step % 2 else torch.relu(self.even(x)))
+        return self.head(x)
+
+
+class Gate(nn.Module):
+    """Control flow on the data: which layer runs depends on what comes in."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(12, 4), nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.left(x) if float(x.sum()) > 0 else self.right(x)
+
+
+#: exported in test_networks_slow.py, or alike to others here
+ELSEWHERE = {"bert", "gpt2", "attention", "gru cell", "lstm cell", "shuffle", "pre-norm", "post-norm"}
+NETWORKS = {**{name: told for name, told in zoo.SMALL.items() if name not in ELSEWHERE}, "loop": (Loop, zoo.noise(1, 12), 0.0)}
+
+
+def recipe_of(structure, *names):
+    """All units of some techniques, each with its value of VALUES."""
+    steps = []
+    for name in names:
+        technique = plugins.load("techniques", name)
+        units = technique.units(structure).items()
+        steps += [Step(name, key, told) for key, unit in units if (told := technique.effective(unit, VALUES[name])) is not None]
+    return Recipe.of(steps)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_report_techniques_export_and_parity(name, tmp_path):
+    build, example, _ = NETWORKS[name]
+    torch.manual_seed(0)
+    model = baked(build()).eval()  # as a task hands it out
+    with torch.no_grad():
+        shapes = [leaf.shape for leaf in tensors(call(model, example))]
+    structure = coverage.analyse(model, example)
+    techniques = {name: plugins.load("techniques", name) for name in VALUES}
+    report = coverage.report(structure, techniques)
+    assert all(why and "\n" not in why for why in report["left_out"].values())
+    before, applied = count(model, example), []
+    for technique in VALUES:
+        recipe = recipe_of(structure, technique)
+        if not recipe.steps:
+            continue
+        draft = compress(model, recipe, [example], structure=structure)
+        with torch.no_grad():
+            assert [leaf.shape for leaf in tensors(call(draft.model, example))] == shapes, technique
+        assert all(after <= base for after, base in zip(count(draft.model, example), before, strict=True)), technique
+        applied.append(technique)
+    assert {"sparsity", "bits"} <= set(applied)
+    draft = compress(model, recipe_of(structure, "channels", "heads", "bits"), [example], structure=structure)
+    runtime = plugins.load("runtimes", "onnxruntime_cpu")
+    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
+    runtime.export(draft, example, [example], base)
+    with torch.no_grad():
+        expected = call(draft.model, example)
+    assert distance(runtime.open(base, 1).run(example), expected) < 1e-3
+    runtime.finish(draft, base, [example], path)
+    assert distance(runtime.open(path, 1).run(example), expected) < 0.25, "random weights have no margin, but are no noise either"
+
+
+def test_control_flow_on_the_data_is_told_in_one_line(tmp_path):
+    model, example = Gate().eval(), torch.ones(1, 12)
+    structure = coverage.analyse(model, example)
+    assert "right" in structure.left_out or "right" in structure.idle
+    draft = compress(model, Recipe.of([Step("sparsity", "left", 0.5)]), [example], structure=structure)
+    with pytest.raises(ExportFailed, match="onnxruntime_cpu: export failed") as caught:
+        plugins.load("runtimes", "onnxruntime_cpu").export(draft, example, [example], tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
