@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 ISAS = ("sse4_2", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
-#: share of its busy time that a virtual machine loses to other guests, above which it does not have several cores to itself
-MOST_STOLEN = 0.02
 PACKAGES = ("autoslim", "torch", "onnx", "onnxruntime", "optuna", "torch-pruning", "tensorly", "numpy")
 #: packages of extras that numbers depend on where they are used
 OPTIONAL = ("executorch", "openvino")
@@ -84,21 +82,30 @@ def share_stolen(line: str) -> float:
     return steal / max(1, user + nice + system + irq + soft + steal)
 
 
+@functools.cache
+def virtual() -> bool:
+    """Whether this is a guest of a hypervisor: the processor says so (CPUID leaf 1, ECX bit 31, "hypervisor" in /proc/cpuinfo), or the
+    system counts time that was given to other guests."""
+    flags = next((line.split(":", 1)[1].split() for line in _cpuinfo().splitlines() if line.startswith("flags")), [])
+    return "hypervisor" in flags or stolen() > 0
+
+
 def own_cores() -> int:
-    """How many threads are timed by default: the physical cores that this process may use, or 1 where other guests take more than
-    MOST_STOLEN of them. On such a machine the same file on two threads took 1.15 to 1.84 ms from one process to the next, and
-    its ratio to another file differed by 60 %; on one thread times were within 6 % and ratios within 3 %."""
-    return physical_cores() if stolen() <= MOST_STOLEN else 1
+    """How many threads are timed by default: the physical cores that this process may use. What a hypervisor shows a guest as cores
+    may be two threads of one, or lent to others meanwhile, so that there one counts. Measured on such a machine: the same file on two
+    threads took 1.15 to 1.84 ms from one process to the next, and its ratio to another file differed by 60 %; in an hour without stolen
+    time 2 of 19 ratios were within 5 % of a second measurement; on one thread times were within 6 % and ratios within 4 %."""
+    return 1 if virtual() else physical_cores()
 
 
 def threads_note(threads: int, asked: bool) -> str:
     """Why fewer threads are timed than there are cores, or that more are than give steady times; empty where there is nothing to say."""
-    if physical_cores() == 1 or stolen() <= MOST_STOLEN or (asked and threads == 1):
+    if physical_cores() == 1 or not virtual() or (asked and threads == 1):
         return ""
-    why = f"other guests take {stolen():.0%} of this machine's busy time (steal)"
+    why = "this is a virtual machine, whose cores may be threads of one core or lent to others"
     if threads > 1:
         return f"{why}: times on {threads} threads may not repeat; --threads 1 is steadier"
-    return f"times are taken on 1 thread of {physical_cores()}, because {why}; --threads {physical_cores()} takes them on all cores"
+    return f"times are taken on 1 thread of {physical_cores()}: {why}; --threads {physical_cores()} takes them on all"
 
 
 def version(package: str) -> str | None:
@@ -115,6 +122,7 @@ def facts() -> dict[str, Any]:
         "processor": processor(),
         "instruction_sets": list(instruction_sets()),
         "physical_cores": physical_cores(),
+        "virtual": virtual(),
         "stolen": round(stolen(), 3),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),

@@ -70,3 +70,19 @@ def test_what_a_killed_slot_left_is_swept_and_a_live_one_is_not(tmp_path, monkey
     assert not Path(left).exists()
     _hands.own_folder("other")
     assert mine.is_dir()
+
+
+def test_each_crash_is_told_with_its_own_last_words(tmp_path, monkeypatch):
+    """One slot's log goes on from worker to worker; what a reply has told is not told again."""
+    monkeypatch.setenv("AUTOSLIM_SLOTS", str(tmp_path / "slots"))
+    spec = load_study(None, {"task": str(TASKS / "tiny.py"), "space": str(TASKS / "hostile.yaml"), "threads": "1"})
+    crash = Candidate(1, {}, Recipe.of([Step("student", "", {"builder": "crash"})], {"distill_steps": 0}))
+    hands = Maker()("slot", away=False)
+    try:
+        hands.configure(Setup(job_of(spec, tmp_path), None, {}))
+        prepared = hands.do("prepare", None, lambda: None, None).value
+        hands.configure(Setup(job_of(spec, tmp_path), prepared, {}))
+        replies = [hands.do("evaluate", crash, lambda: None, None) for _ in range(2)]
+    finally:
+        hands.close()
+    assert [reply.log.count("the last words of a worker") for reply in replies] == [1, 1]

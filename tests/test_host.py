@@ -24,16 +24,25 @@ def test_a_kernel_without_the_column_counts_nothing():
     assert host.share_stolen("cpu  50 10 20 1000") == 0.0
 
 
-@pytest.mark.parametrize(("stolen", "threads"), [(0.0, 4), (host.MOST_STOLEN, 4), (0.021, 1)])
-def test_default_threads(monkeypatch, stolen, threads):
+@pytest.mark.parametrize(
+    ("flags", "stolen", "threads"),
+    [("fpu sse hypervisor avx", 0.0, 1), ("fpu sse avx", 0.0, 4), ("", 0.001, 1), ("", 0.0, 4)],
+    ids=["a guest says so", "own hardware", "a guest by its stolen time", "nothing is told"],
+)
+def test_default_threads(monkeypatch, flags, stolen, threads):
+    monkeypatch.setattr(host, "_cpuinfo", lambda: f"model name\t: any\nflags\t\t: {flags}\n" if flags else "")
     monkeypatch.setattr(host, "stolen", lambda: stolen)
     monkeypatch.setattr(host, "cores", lambda: (0, 1, 2, 3))
-    assert host.own_cores() == threads
-    assert bool(host.threads_note(threads, False)) == (threads == 1)
+    host.virtual.cache_clear()
+    try:
+        assert host.own_cores() == threads
+        assert bool(host.threads_note(threads, False)) == (threads == 1)
+    finally:
+        host.virtual.cache_clear()
 
 
 def test_threads_that_were_asked_for_are_warned_about_and_kept(monkeypatch):
-    monkeypatch.setattr(host, "stolen", lambda: 0.3)
+    monkeypatch.setattr(host, "virtual", lambda: True)
     monkeypatch.setattr(host, "cores", lambda: (0, 1))
     assert "--threads 1 is steadier" in host.threads_note(2, True)
     assert host.threads_note(1, True) == ""

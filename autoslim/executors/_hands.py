@@ -28,7 +28,8 @@ ROOM = 32_000_000
 @dataclass(frozen=True)
 class Reply:
     """How an item ended. ``kind``: "ok" with the verb's answer, "user" or "error" with a line, "again" where the fault is the slot's own,
-    "lost" from the ledger. ``files`` as :func:`_files.pack` gives them; ``log`` the end of the worker's log where something failed."""
+    "lost" from the ledger. ``files`` as :func:`_files.pack` gives them; ``log``, where something failed, the end of what the worker's log
+    says and no reply has told yet."""
 
     kind: str
     value: Any = None
@@ -67,7 +68,7 @@ class Hands:
         self._log = folder / "worker.log"
         self._setup: Setup | None = None
         self._worker: Worker | None = None
-        self._due = 0
+        self._due, self._told = 0, 0
 
     def configure(self, setup: Setup) -> None:
         """Take over the job and what was prepared; a worker of another job ends. The worker starts at once, so that it is warm when the
@@ -211,12 +212,14 @@ class Hands:
         return self.folder / "candidates" / candidate.recipe.key
 
     def _tail(self) -> str:
-        """The end of the worker's log."""
+        """The end of the worker's log, what was told before left out."""
         if not self._log.is_file():
             return ""
         with self._log.open("rb") as file:
-            file.seek(max(0, self._log.stat().st_size - LOG_BYTES))
-            return file.read().decode(errors="replace")
+            file.seek(max(self._told, self._log.stat().st_size - LOG_BYTES))
+            text = file.read().decode(errors="replace")
+            self._told = file.tell()
+        return text
 
 
 def is_full(detail: str) -> bool:
