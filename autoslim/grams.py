@@ -57,6 +57,8 @@ def moments(model: nn.Module, names: Sequence[str], batches: Sequence[Inputs]) -
     seen: set[str] = set()
 
     def watch(name: str) -> Callable:
+        """A hook that adds what the layer reads to its moments, and ends the run when all layers were seen."""
+
         def hook(module: nn.Module, args: tuple) -> None:
             if name in seen or not args:
                 return

@@ -27,7 +27,10 @@ Part = Annotated[str | None, typer.Option("--part", help="Which of the task's pa
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Runtime of the shipped files (autoslim list runtimes).")]
 Threads = Annotated[
     str | None,
-    typer.Option("--threads", help="Threads that are timed; default: the physical cores this process has to itself (see docs/numbers.md)."),
+    typer.Option(
+        "--threads",
+        help="Threads that are timed; default: the physical cores this process may use, on a virtual machine 1 (docs/numbers.md says why).",
+    ),
 ]
 Address = Annotated[
     str | None,

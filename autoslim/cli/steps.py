@@ -87,6 +87,7 @@ def planned(source: str, flags: dict[str, Any]) -> tuple[Any, Any]:
         raise UserError(f"{source}: has no steps; a study for this command has a list `steps`, as studies/iris.yaml")
 
     def of_study() -> list[Any]:
+        """The study's own steps, each with its place in the file."""
         from autoslim.stepping import Stage
 
         def place(*where: Any) -> str:
