@@ -59,14 +59,14 @@ def apply(recipe: Recipe, spec: StudySpec, out: Path, longer: Callable[[Draft], 
 
 def drafted(recipe: Recipe, evaluator: Evaluator) -> tuple[Draft, list[str]]:
     """The recovered draft of a recipe, and notes; the untouched file is written on the way."""
-    lessons, held, calibration = evaluator.learning_data()
+    lessons, held, calibration = evaluator.materials.lessons()
     plain = compress(evaluator.model, Recipe(), calibration)
     evaluator.export(plain, calibration, evaluator.untouched_file())
     students = evaluator.task.students(evaluator.model)
     draft = compress(evaluator.model, recipe, calibration, structure=plain.structure, moments=plain.moments, students=students)
     draft.initial = evaluator.task.initial
     loss = evaluator.task.loss() if evaluator.has_targets else None
-    pool = evaluator.pool(recipe.recovery)
+    pool = evaluator.materials.pool(recipe.recovery)
     notes = recover(
         draft, evaluator.model, lessons, held, recipe.recovery, loss=loss, pause=evaluator.machine.pause, seed=evaluator.job.seed, pool=pool
     )
@@ -78,7 +78,7 @@ def shipped(evaluator: Evaluator, draft: Draft, out: Path, notes: list[str]) -> 
     base, untouched, calibration = (
         evaluator.out / f"base{evaluator.runtime.suffix}",
         evaluator.untouched_file(),
-        evaluator.learning_data()[2],
+        evaluator.materials.lessons()[2],
     )
     notes = [*notes, *evaluator.export(draft, calibration, base), *evaluator.runtime.finish(draft, base, calibration, out)]
     score, reference = evaluator.score(out, untouched, None), evaluator.score(untouched, untouched, None)

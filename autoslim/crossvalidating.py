@@ -20,9 +20,10 @@ from autoslim.ablating import spec_of
 from autoslim.application import evaluator_of
 from autoslim.engine import compress
 from autoslim.errors import UserError
-from autoslim.evaluator import CALIBRATION, HELD, LESSON_BATCH, LESSONS, Evaluator
+from autoslim.evaluator import Evaluator
 from autoslim.inputs import batch_size, call
 from autoslim.lessons import Lesson
+from autoslim.materials import CALIBRATION, HELD, LESSON_BATCH, LESSONS
 from autoslim.metrics import direction_of, loss_sign
 from autoslim.pool import Pool
 from autoslim.recipe import Recipe, describe

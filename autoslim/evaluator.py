@@ -7,7 +7,6 @@ exported, all of the validation data, timed). A rejected candidate has paid for 
 
 import functools
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from autoslim import coverage, fitting, host, ladder, offers, plugins, pool, sensitivity, settings, statistics, threads, trivial
+from autoslim import coverage, fitting, host, ladder, offers, plugins, sensitivity, settings, statistics, threads, trivial
 from autoslim.budget import drop
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.clock import Clock, sha256
@@ -25,22 +24,18 @@ from autoslim.continuing import Trunk
 from autoslim.device import contest_of
 from autoslim.engine import Draft
 from autoslim.errors import AutoSlimError, DeviceFailed, ExportFailed, TaskFailed, Untreatable, UserError
-from autoslim.importance import second_moments
-from autoslim.inputs import Inputs, batch_size, call, rows
+from autoslim.inputs import Inputs, batch_size
 from autoslim.job import IDENTITY, UNTOUCHED, Job, Prepared
 from autoslim.layers import count
 from autoslim.machine import Machine
+from autoslim.materials import Materials
 from autoslim.memory import trim
 from autoslim.meters import Meters
 from autoslim.metrics import Measurement, Value
-from autoslim.pool import Pool
 from autoslim.recipe import Recipe, to_yaml
-from autoslim.recovery import Lesson, Reference
 from autoslim.rungs import Climb
 from autoslim.structure import Structure
 from autoslim.task import AGREEMENT, Score, Task, finite
-
-LESSON_BATCH, LESSONS, HELD, CALIBRATION = 32, 1024, 256, 128
 
 
 class Evaluator:
@@ -54,9 +49,7 @@ class Evaluator:
         self.runtime = plugins.load("runtimes", job.runtime)
         self.model = task.model()
         self.example = task.example_input()
-        self._learned: tuple[list[Lesson], list[Lesson], list[Inputs]] | None = None
-        self._moments: Mapping[str, torch.Tensor] | None = None
-        self._pool: tuple[tuple, Pool | None] | None = None
+        self.materials = Materials(task, self.model, self.machine.pause)
         self.prepared: Prepared | None = None
         self.meters = Meters(job, self.runtime)
 
@@ -271,68 +264,13 @@ class Evaluator:
 
     def gap(self, path: Path) -> float:
         """How far a file's outputs are from the original's on held-out inputs of the train split: finer than any metric."""
-        return sensitivity.gap_of_file(self, path, self.learning_data()[1])
+        return sensitivity.gap_of_file(self, path, self.materials.lessons()[1])
 
     def measurement(self, values: Mapping[str, Value], score: Score | None = None, gap: float | None = None) -> Measurement:
         """What was measured so far; ``gap``, where it is finite, in nats or relative as numbers.md says."""
         others, facts = (others_of(score), {"samples": score.n}) if score else ({}, {})
         facts |= {} if gap is None or not math.isfinite(gap) else {"gap": gap}
         return Measurement(values, others, facts, self.prepared.structure.not_counted)
-
-    # -- data -----------------------------------------------------------------------------------------------------------
-
-    def learning_data(self) -> tuple[list[Lesson], list[Lesson], list[Inputs]]:
-        """(batches to learn from, held-out batches, calibration inputs), all from the train split, read once.
-
-        At most LESSONS + HELD samples stay in memory, however large the data is.
-        """
-        if self._learned is None:
-            split = "train" if self.task.has("train") else "val"
-            pieces: list[Lesson] = []
-            seen = 0
-            for inputs, targets in self.task.batches(split):
-                for start in range(0, batch_size(inputs), LESSON_BATCH):
-                    self.machine.pause()
-                    part = rows(inputs, start, start + LESSON_BATCH)
-                    with torch.no_grad():
-                        outputs = call(self.model, part)
-                    pieces.append(
-                        Lesson(part, outputs, None if targets is None else rows(targets, start, start + LESSON_BATCH, batch_size(inputs)))
-                    )
-                    seen += batch_size(part)
-                if seen >= LESSONS + HELD:
-                    break
-            cut = max(1, min(HELD // LESSON_BATCH, len(pieces) // 5))
-            lessons = pieces[:-cut] or pieces
-            calibration = [lesson.inputs for lesson in lessons[: max(1, CALIBRATION // LESSON_BATCH)]]
-            self._learned = lessons, pieces[-cut:], calibration
-        return self._learned
-
-    def pool(self, recovery: Mapping[str, Any]) -> Pool | None:
-        """What a distillation with these settings learns from beyond the lessons; None for the lessons alone. The latest is kept, since most
-        candidates have the same."""
-        told = settings.check(recovery)
-        key = int(told["samples"]), told["views"]
-        if not told["samples"] or not told["distill_steps"]:
-            return None
-        if self._pool is None or self._pool[0] != key:
-            lessons, held, _ = self.learning_data()
-            known = [lesson.inputs for lesson in (*lessons, *held)]
-            rest = pool.without(self.task.batches("train"), known) if self.task.has("train") else ()
-            own = ((lesson.inputs, lesson.targets) for lesson in lessons)
-            self._pool = key, pool.build(self.model, itertools.chain(own, rest), *key, self.machine.pause)
-        return self._pool[1]
-
-    @functools.cached_property
-    def reference(self) -> Reference:
-        """What the original gives, for recovery."""
-        return Reference.of(self.model, self.learning_data()[0], self.machine.pause)
-
-    def moments(self, calibration: list[Inputs]) -> Mapping[str, torch.Tensor]:
-        """{layer: E[x^2] per input channel} of the untouched model, computed once."""
-        if self._moments is None:
-            self._moments = second_moments(self.model, calibration)
-        return self._moments
 
     # -- measuring ------------------------------------------------------------------------------------------------------
 

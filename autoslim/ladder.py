@@ -44,7 +44,7 @@ def made(evaluator: "Evaluator") -> dict[tuple[str, int], Path]:
     bits = {step.unit: 8 for step in space.decode(space.uniform(bits=10_000)).steps if step.technique == "bits" and step.value == 8}
     whole = Draft(evaluator.model, evaluator.prepared.structure, evaluator.example)
     found = {("float", 0): evaluator.untouched_file(), **integers(evaluator, whole, bits, 0, evaluator.untouched_file())}
-    calibration = evaluator.learning_data()[2]
+    calibration = evaluator.materials.lessons()[2]
     for level in range(1, space.depth_of("channels")):
         if time.monotonic() - begun > SECONDS:
             break
@@ -60,7 +60,7 @@ def integers(evaluator: "Evaluator", draft: Draft, bits: Mapping[str, int], leve
     if not bits:
         return {}
     path = place(evaluator, "integer", level)
-    evaluator.runtime.finish(replace(draft, bits=dict(bits)), base, evaluator.learning_data()[2], path)
+    evaluator.runtime.finish(replace(draft, bits=dict(bits)), base, evaluator.materials.lessons()[2], path)
     return {("integer", level): path}
 
 

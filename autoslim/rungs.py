@@ -34,7 +34,7 @@ class Climb:
 
     def up(self) -> Outcome:
         """The candidate's end. Labelled candidates (rivals, the corner) are not rejected early: they are measured whole."""
-        lessons, held, calibration = self.ev.learning_data()
+        lessons, held, calibration = self.ev.materials.lessons()
         draft = self.compressed(calibration)
         if self.early and (end := self.predicted(draft) or self.timed(draft, calibration)):
             return end
@@ -63,7 +63,7 @@ class Climb:
                 self.recipe,
                 calibration,
                 structure=ev.prepared.structure,
-                moments=ev.moments(calibration),
+                moments=ev.materials.moments(calibration),
                 students=ev.task.students(ev.model),
             )
             params, macs = count(draft.model, ev.example)
@@ -97,7 +97,7 @@ class Climb:
         if not base.is_file():
             draft.initial = ev.task.initial
             with self.clock("pool"):
-                pool = ev.pool(self.recipe.recovery)
+                pool = ev.materials.pool(self.recipe.recovery)
             with self.clock("recover"):
                 notes = recover(
                     draft,
@@ -106,7 +106,7 @@ class Climb:
                     held,
                     self.recipe.recovery,
                     loss=ev.task.loss() if ev.has_targets else None,
-                    known=ev.reference,
+                    known=ev.materials.reference,
                     pause=ev.machine.pause,
                     seed=ev.job.seed,
                     pool=pool,

@@ -36,7 +36,7 @@ def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dic
     """One item: {"domain", "choice", "loss" or None, "macs", "params": {layer: value}, "integer": [layers], "bytes": {layer with bits: bytes}}."""
     told = next(one for one in evaluator.prepared.space.domains if one.name == domain)
     recipe = Recipe.of([Step(told.technique, unit, value) for unit, value in told.effects[choice]])
-    lessons, held, calibration = evaluator.learning_data()
+    lessons, held, calibration = evaluator.materials.lessons()
     with evaluator.machine.working():
         try:
             draft = compressed(evaluator, recipe, calibration)
@@ -89,7 +89,7 @@ def loss_of(evaluator: "Evaluator", draft: Draft, held: Sequence[Lesson]) -> Jud
     if draft.bits and not draft.masks:  # weights that learnt their levels are not those of the untouched file
         return file_gap(evaluator, draft, held)
     if draft.kept or draft.replaced:
-        known = evaluator.reference
+        known = evaluator.materials.reference
         reads = {name for name, axis in draft.kept if axis == "in"}
         goals = {name: goal for name, goal in known.targets.items() if name not in draft.masks and (not reads or name in reads)}
         if "" not in draft.replaced:
@@ -102,7 +102,7 @@ def file_gap(evaluator: "Evaluator", draft: Draft, held: Sequence[Lesson]) -> Ju
     folder = evaluator.out / "tables"
     path = folder / f"{abs(hash(tuple(sorted(draft.bits))))}{evaluator.runtime.suffix}"
     try:
-        calibration = evaluator.learning_data()[2][:CALIBRATION]
+        calibration = evaluator.materials.lessons()[2][:CALIBRATION]
         evaluator.runtime.finish(draft, evaluator.untouched_file(), calibration, path)
         return judged(evaluator.runtime.open(path, evaluator.job.work_threads).run, held, evaluator.machine.pause)
     finally:
@@ -139,6 +139,6 @@ def compressed(evaluator: "Evaluator", recipe: Recipe, calibration: Sequence[Any
         recipe,
         calibration,
         structure=evaluator.prepared.structure,
-        moments=evaluator.moments(calibration),
+        moments=evaluator.materials.moments(calibration),
         students=evaluator.task.students(evaluator.model),
     )

@@ -82,7 +82,7 @@ def run(evaluator: Evaluator, stages: Sequence[Stage], keep: Path | None = None)
     """
     if wrong := lost(stages, analyse(evaluator.model, evaluator.example)):
         raise UserError("\n".join(wrong))
-    lessons, held, calibration = evaluator.learning_data()
+    lessons, held, calibration = evaluator.materials.lessons()
     model = copy.deepcopy(evaluator.model).eval()
     draft = Draft(model, analyse(model, evaluator.example), evaluator.example, calibration, {}, evaluator.task.students(evaluator.model))
     draft.initial = evaluator.task.initial

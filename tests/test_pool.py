@@ -125,14 +125,14 @@ def test_maps_as_targets_get_no_moved_images():
 
 def test_no_held_out_sample_is_in_an_evaluators_pool(tmp_path):
     evaluator = evaluator_of(load_study(None, {"task": "tests/tasks/tiny.py"}), str(tmp_path))
-    lessons, held, _ = evaluator.learning_data()
-    found = evaluator.pool({"distill_steps": 5, "samples": 1000})
+    lessons, held, _ = evaluator.materials.lessons()
+    found = evaluator.materials.pool({"distill_steps": 5, "samples": 1000})
     assert found.size == sum(len(lesson.inputs) for lesson in lessons) == 128 - sum(len(lesson.inputs) for lesson in held)
     assert not any((found.whole.inputs == image).flatten(1).all(1).any() for lesson in held for image in lesson.inputs)
-    assert evaluator.pool({"distill_steps": 5, "samples": 1000}) is found, "made once"
-    assert evaluator.pool({"distill_steps": 5, "samples": 150, "views": "shift"}).size == 150
+    assert evaluator.materials.pool({"distill_steps": 5, "samples": 1000}) is found, "made once"
+    assert evaluator.materials.pool({"distill_steps": 5, "samples": 150, "views": "shift"}).size == 150
     for settings in ({"distill_steps": 5}, {"samples": 1000}):
-        assert evaluator.pool(settings) is None
+        assert evaluator.materials.pool(settings) is None
 
 
 def test_distillation_learns_from_the_pool_and_norms_follow_it_only_where_told():
