@@ -149,10 +149,10 @@ def distil(
     gap ``start``, always takes part.
 
     By default Adam with a short warm-up and a cosine schedule (optimizing.py has the others), and clipped gradients. On processors with
-    bfloat16 units the forward and backward passes run in that type where narrow.py expects a gain (measured three times faster); weights, optimizer and every judgement
-    stay in float32. Batch-norm statistics stay fixed, or with ``norms: learned`` are those of each batch and followed; zeros of sparse
-    layers stay zero. With ``schedule: stable`` it goes on from where a shorter one in ``trunk`` parted, and is judged at its end alone, so that
-    it ends alike either way. Raises nothing: a divergence loses to step 0.
+    fast bfloat16 units the forward and backward passes run in that type (see narrow.py); weights, optimizer and every judgement stay in
+    float32. Batch-norm statistics stay fixed, or with ``norms: learned`` are those of each batch and followed; zeros of sparse layers stay
+    zero. With ``schedule: stable`` it goes on from where a shorter one in ``trunk`` parted, and is judged at its end alone, so that it ends
+    alike either way. Raises nothing: a divergence loses to step 0.
     """
     model, total = laid_out(copy.deepcopy(pupil).eval(), lessons), int(settings["distill_steps"])
     trainable = [parameter.requires_grad_(True) for parameter in model.parameters() if parameter.is_floating_point()]

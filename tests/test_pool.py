@@ -32,6 +32,9 @@ def wide(monkeypatch):
 def test_bfloat16_is_taken_where_it_gains_and_the_teacher_says_nearly_the_same(monkeypatch):
     model, batches = seeded(networks.Residual), [(noise(12, 3, 8, 8), None)]
     monkeypatch.setattr(narrow.host, "instruction_sets", lambda: ("avx2", "avx512_bf16"))
+    monkeypatch.setattr(narrow, "faster", lambda: False)
+    assert not narrow.gains(model), "it has the instructions, and they are slow"
+    monkeypatch.setattr(narrow, "faster", lambda: True)
     assert narrow.gains(model)
     assert not narrow.gains(torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=2))), "its gradients have no such kernels"
     with torch.no_grad():
@@ -40,6 +43,24 @@ def test_bfloat16_is_taken_where_it_gains_and_the_teacher_says_nearly_the_same(m
     assert 0 < float((near - exact).norm() / exact.norm()) < 0.02  # bfloat16 has eight bits
     monkeypatch.setattr(narrow.host, "instruction_sets", lambda: ("avx2",))
     assert not narrow.gains(model)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.33, True), (0.9, False), (1.5, False)])
+def test_bfloat16_is_faster_where_a_convolution_was(monkeypatch, share, told):
+    """By a clock that counts a convolution as 1 and one in bfloat16 as ``share``."""
+    now = [0.0]
+
+    def clock():
+        return now[0]
+
+    class Layer(torch.nn.Conv2d):
+        def forward(self, x):
+            now[0] += share if torch.is_autocast_enabled("cpu") else 1.0
+            return super().forward(x)
+
+    monkeypatch.setattr(narrow.nn, "Conv2d", Layer)
+    monkeypatch.setattr(narrow.time, "perf_counter", clock)
+    assert narrow.faster.__wrapped__() is told
 
 
 def test_a_pool_holds_each_sample_with_what_the_teacher_says_of_it(wide):

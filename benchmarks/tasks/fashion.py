@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim.errors import UserError
+from autoslim.narrow import narrowed
 from autoslim.pool import viewed
 from autoslim.tasks.digits.task import DigitsNet
 
@@ -95,7 +96,7 @@ def train(path: Path, epochs: int = EPOCHS, say=print) -> float:
         net.train()
         for chosen in torch.randperm(len(labels), generator=generator).split(BATCH)[:steps]:
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with narrowed(net):
                 scores = net(viewed(images[chosen], "mirror", generator).contiguous(memory_format=torch.channels_last))
             nn.functional.cross_entropy(scores.float(), labels[chosen], label_smoothing=0.05).backward()
             optimizer.step()
