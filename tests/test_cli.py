@@ -246,6 +246,14 @@ def test_all_mistakes_of_a_space_come_at_once_with_their_lines(tmp_path):
         assert any(f"space.yaml:{number}:" in line and word in line for line in done.stderr.splitlines()), (number, done.stderr)
 
 
+def test_a_wrong_kind_of_value_is_answered_in_words_of_yaml(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("techniques:\n  depth: [false]\n  bits: {values: [32, 8]}\nties: maybe\n")
+    told = autoslim("search", "--space", space, "--out", tmp_path / "out").stderr
+    assert "space.yaml:2: techniques.depth is [False], allowed: a mapping\n" in told
+    assert "space.yaml:4: ties is 'maybe', allowed: a list\n" in told
+
+
 def test_broken_yaml_and_repeated_keys_name_their_line(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("trials: 3\ntask: [\n")
