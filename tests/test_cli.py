@@ -14,10 +14,11 @@ import torch
 
 import studies
 from autoslim.cli.main import call
-from autoslim.errors import AutoSlimError
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.executors import local
 from autoslim.recipe import Recipe
 from autoslim.spec import load_study
+from autoslim.storage import backend
 
 TASK = str(Path(__file__).parent / "tasks" / "tiny.py")
 
@@ -119,6 +120,13 @@ def test_the_console_answers_as_the_function_does(words):
     told, done = autoslim(*words), console(*words)
     assert (done.returncode, done.stdout, done.stderr) == (told.returncode, told.stdout, told.stderr)
     assert done.returncode == 2
+
+
+def test_a_journal_in_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
+    storage = tmp_path / "nowhere" / "j.log"
+    with pytest.raises(UserError, match=r"--storage: got '.*j.log', allowed: a journal in a folder that is there and can be written \(No such"):
+        backend(tmp_path, str(storage))
+    assert not storage.parent.exists()
 
 
 def test_a_storage_that_cannot_be_opened_is_told_before_any_work(tmp_path, monkeypatch):
