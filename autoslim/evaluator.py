@@ -63,6 +63,7 @@ class Evaluator:
         with self.machine.working():
             self.refuse_broken_data()
             with clock("analysis"):
+                self.task.refuse_unfit(self.model, self.example)
                 structure = coverage.analyse(self.model, self.example)
                 spec = self.space_spec(structure)
                 unfit = [*self.unknown_students(spec), *self.missing_initial(spec)]
@@ -83,7 +84,7 @@ class Evaluator:
                 targets = self.has_targets
                 params, macs = count(self.model, self.example)
                 direction = "max" if not targets else next(iter(self.task.metrics.values()))
-                score = self.score(path, path, None)
+                score = self.first_score(path)
                 measured = self.first_times(path)
             values = {
                 "metric": self.metric_value(score),
@@ -113,6 +114,7 @@ class Evaluator:
             self.task.licence,
             *rivals,
         )
+        self.note_identity()
         return self.prepared
 
     def unknown_students(self, spec: Mapping[str, Any]) -> Iterator[str]:
@@ -158,7 +160,10 @@ class Evaluator:
                     f"{self.out}: the study here was begun with another {other}; results of unlike things do not mix, give another --out"
                 )
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(mine, sort_keys=True) + "\n", encoding="utf-8")
+
+    def note_identity(self) -> None:
+        """Write down whose untouched file the folder holds, once it is prepared: what was refused before may be mended and begun again there."""
+        (self.out / IDENTITY).write_text(json.dumps(self.identity(), sort_keys=True) + "\n", encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two runs to be one study."""
@@ -291,6 +296,18 @@ class Evaluator:
             if self.hopeless(part):
                 return part
         return self.task.score(predict, "val", original.run if original else None)
+
+    def first_score(self, path: Path) -> Score:
+        """Validation score of the untouched file. Raises UserError where a batch does not fit it."""
+        try:
+            return self.score(path, path, None)
+        except (AutoSlimError, MemoryError):
+            raise
+        except Exception as error:
+            raise UserError(
+                f"task {self.task.name}: the untouched file does not run on all batches of data('val') ({' '.join(str(error).split())[:300]}); "
+                "expected the shapes and kinds of example_input(), but for the batch and the axes in DYNAMIC_SHAPES"
+            ) from error
 
     def part(self) -> Iterator[tuple[Inputs, Any]]:
         """The first quarter of the validation batches, at least one."""

@@ -108,11 +108,11 @@ def main() -> None:
     """Serve as the module says until standard input ends. A file's trouble is an answer; only the task's own errors end the process."""
     from autoslim import plugins, task
 
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a task prints, also while it is loaded, must not mix with the answers
     runtime_name, threads, source, args, part = sys.argv[1:6]
     workload = [inputs for inputs, _ in task.load(source, ast.literal_eval(args), part=part or None).latency_inputs()]
     runtime = plugins.load("runtimes", runtime_name)
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what a task prints must not mix with the answers
     for line in sys.stdin:
         gc.collect()
         pid = os.fork()

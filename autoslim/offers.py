@@ -13,17 +13,21 @@ from autoslim.structure import Structure
 
 
 def family(structure: Structure) -> str:
-    """Which shipped space suits: "rnn", "transformer" or "cnn", by where the weights are."""
+    """Which shipped space suits: "rnn", "transformer" or "cnn", by where the weights are; convolutions that end in large linear layers (VGG) do
+    most of their work elsewhere, and are a "cnn"."""
     weights = {"rnn": 0, "cnn": 0, "transformer": 0}
+    work = dict(weights)
     recurrent = {kind.__name__ for kind in (*RECURRENT, *CELLS)}
     for layer in structure.layers.values():
         if layer.kind == "Embedding":
             continue  # every family of text has them
         kind = "rnn" if layer.kind in recurrent else "cnn" if "Conv" in layer.kind else "transformer"
         weights[kind] += layer.params
+        work[kind] += layer.macs
     if weights["rnn"] * 3 > sum(weights.values()):
         return "rnn"
-    return "transformer" if weights["transformer"] > 2 * weights["cnn"] and len(structure.layers) > 8 else "cnn"
+    leads = weights["transformer"] > 2 * weights["cnn"] and 2 * work["transformer"] >= work["cnn"]
+    return "transformer" if leads and len(structure.layers) > 8 else "cnn"
 
 
 def members(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from autoslim.metrics import Measurement, direction_of
 from autoslim.recipe import Recipe
 from autoslim.space import SearchSpace
 from autoslim.spec import StudySpec
+from autoslim.study import Study
 
 CORNER = "corner"
 #: losses of single choices are measured for as many as there are trials, and at least for so many
@@ -38,6 +39,7 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
         raise UserError(
             f"study {study.name}: it was begun with another {other}; results of unlike things do not mix, give another --out (or --study-name)"
         )
+    refuse_other_objectives(study, spec)
     if known is None:
         study.set_fact("identity", dict(prepared.identity))
         study.set_fact("untouched_sha256", prepared.untouched_sha256)
@@ -73,6 +75,16 @@ def reconcile(loop: Loop, prepared: Any, command: Sequence[str]) -> Any:
     if not any(entry.label == "untouched" and isinstance(entry.outcome, Done) for entry in loop.entries):
         record_untouched(loop, prepared)
     return prepared
+
+
+def refuse_other_objectives(study: Study, spec: StudySpec) -> None:
+    """Raise UserError where the study's values are of other objectives, which the directions that Optuna compares do not always tell."""
+    before = (study.fact("spec") or {}).get("objectives")
+    if before is not None and list(before) != list(spec.objectives):
+        raise UserError(
+            f"study {study.name}: it was begun with the objectives {','.join(before)}, this run asks for {','.join(spec.objectives)}; "
+            "give another --out (or --study-name), or the objectives that it was begun with"
+        )
 
 
 def spec_facts(spec: StudySpec) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def profile(spec: StudySpec, folder: Path) -> dict[str, Any]:
     that has no profiler. ``failure`` says why no file could be made or timed, and then there are no times; else it is empty."""
     task = tasks.load(spec.task, spec.task_args, spec.max_samples, spec.part)
     model, example = task.model(), task.example_input()
+    task.refuse_unfit(model, example)
     runtime, threads = plugins.load("runtimes", spec.runtime), spec.resolved_threads()
     structure = coverage.analyse(model, example)
     techniques = {name: plugins.load("techniques", name) for name in plugins.names("techniques")}

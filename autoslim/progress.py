@@ -80,7 +80,7 @@ def check_floor(loop: Loop, prepared: Any, label: str, outcome: Outcome | None) 
         if measured is not None and bound is not None and measured > bound:
             loop.watcher.message(
                 f"--budget-{name.replace('_', '-')}: {show(judge, bound)} cannot be met: {show(judge, measured)} is the smallest measured, with "
-                f"channels, blocks and bits at their strongest; no bound is proven. The closest points are verified and saved."
+                f"every choice of the search space at its strongest; no bound is proven. The closest points are verified and saved."
             )
             loop.stop.requested, loop.stop.reason = True, "floor"
 

@@ -35,7 +35,12 @@ def backend(folder: Path, storage: str | None) -> Any:
     """
     journal = journal_of(folder, storage)
     if journal is not None:
-        return JournalStorage(Journal(str(journal), lock_obj=JournalFileSymlinkLock(str(journal))))
+        try:
+            return JournalStorage(Journal(str(journal), lock_obj=JournalFileSymlinkLock(str(journal))))
+        except OSError as error:
+            raise UserError(
+                f"--storage: got {str(journal)!r}, allowed: a journal in a folder that is there and can be written ({error.strerror}), or an Optuna URL"
+            ) from None
     try:
         opened = proxy(storage) if storage.startswith("grpc://") else optuna.storages.get_storage(storage)
     except Exception as error:  # drivers raise what they like; the user named the storage

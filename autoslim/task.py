@@ -124,6 +124,16 @@ class Task:
             )
         return example
 
+    def refuse_unfit(self, model: nn.Module, example: Inputs) -> None:
+        """Raise TaskFailed where the network does not run on its own example."""
+        try:
+            with running(f"task {self.name}: forward()"):
+                predictor(model)(example)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, AutoSlimError | MemoryError):
+                raise
+            raise self.fault("the model on example_input()", error) from error
+
     def latency_inputs(self) -> list[tuple[Inputs, float]]:
         """What is timed, with weights that sum to 1: the task's latency_inputs(), else example_input(). Raises UserError for
         weights that are not positive numbers."""
@@ -258,10 +268,16 @@ class Task:
         return self._whole(split, self._pass(split, iterable))
 
     def _whole(self, split: str, batches: Iterator[tuple[Inputs, Any]]) -> Iterator[tuple[Inputs, Any]]:
-        """The batches; what leaves the process in the middle of them is told as what it is."""
+        """The batches; what the task raises in the middle of them is told as what it is. An error in the first one passes as it is, since some
+        say that there is no such split."""
+        begun = False
         try:
-            yield from batches
-        except SystemExit as error:
+            for batch in batches:
+                begun = True
+                yield batch
+        except (Exception, SystemExit) as error:
+            if isinstance(error, AutoSlimError | MemoryError) or not begun and isinstance(error, Exception):
+                raise
             raise self.fault(f"data({split!r})", error) from error
 
     def _pass(self, split: str, iterable: Iterable) -> Iterator[tuple[Inputs, Any]]:
@@ -307,19 +323,28 @@ class Task:
             lead = next(iter(self.metrics))
             if not isinstance(found, Mapping) or lead not in found:
                 raise UserError(f"task {self.name}: evaluate() returned {found!r}, expected a dict with {lead!r}")
-            return Score({name: float(found[name]) for name in self.metrics if name in found}, None, counted.n)
+            return Score({name: self._numbers(found[name])[0] for name in self.metrics if name in found}, None, counted.n)
         parts: list[float] = []
         weights: list[int] = []
         for inputs, targets in batches:
             outputs = predict(inputs)
             each = _agreement(outputs, original, inputs) if targets is None else self._metric(outputs, targets)
-            values = [float(each)] if not isinstance(each, Tensor) or each.dim() == 0 else [float(v) for v in each.flatten()]
+            values = self._numbers(each)
             parts += values
             weights += [batch_size(inputs)] if len(values) == 1 else [1] * len(values)
         per_unit, counts = np.asarray(parts), np.asarray(weights)
         mean = float((per_unit * counts).sum() / counts.sum())
         even = len(set(weights)) == 1
         return Score({next(iter(self.metrics)): mean}, per_unit if even else None, int(counts.sum()))
+
+    def _numbers(self, told: Any) -> list[float]:
+        """What a metric gave as numbers: one of a batch, or one per sample. Raises UserError for anything else."""
+        try:
+            return [float(told)] if not isinstance(told, Tensor) or told.dim() == 0 else [float(value) for value in told.flatten()]
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(
+                f"task {self.name}: {self.judge} gave {' '.join(repr(told).split())[:80]}, expected a number, or of metric() a tensor of one per sample"
+            ) from None
 
     def _metric(self, outputs: Any, targets: Any) -> float | Tensor:
         if hasattr(self._source, "metric"):
@@ -329,7 +354,13 @@ class Task:
             raise UserError(
                 f"task {self.name}: outputs of shape {tuple(scores.shape)} are not class scores; define metric(outputs, targets)"
             )
-        return (scores.argmax(1) == targets).float()
+        chosen = scores.argmax(1)
+        if chosen.shape != targets.shape:
+            raise UserError(
+                f"task {self.name}: targets of shape {tuple(targets.shape)} do not fit outputs of shape {tuple(scores.shape)}, expected class "
+                f"numbers of shape {tuple(chosen.shape)}; else define metric(outputs, targets)"
+            )
+        return (chosen == targets).float()
 
     def fingerprint(self) -> str:
         """Hash of the task's source and arguments, to tell studies of different tasks apart."""

@@ -12,6 +12,18 @@ from autoslim.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 
+#: what pydantic's kinds of mistakes allow, in words of YAML
+KINDS = {
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+
 
 def folder(name: str) -> Path:
     """Where ``search_spaces`` or ``studies`` are: inside an installed wheel, or beside the package in a checkout."""
@@ -95,7 +107,7 @@ def say(problem: Mapping[str, Any], source: str, lines: Mapping[tuple, int], bel
         return f"{place}: unknown key {name!r}, allowed: {', '.join(allowed)}" + (f" (did you mean {close[0]}?)" if close else "")
     if problem["type"] == "missing":
         return f"{place}: {name} is missing"
-    allowed = problem["msg"].removeprefix("Value error, ")
+    allowed = KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if source == "command line":
         flag = "-".join(str(part) for part in where if where != ("budget", "max_drop") or part != "budget").replace("_", "-")
         return f"--{flag}: got {problem['input']!r}, allowed: {allowed}"

@@ -14,10 +14,11 @@ import torch
 
 import studies
 from autoslim.cli.main import call
-from autoslim.errors import AutoSlimError
+from autoslim.errors import AutoSlimError, UserError
 from autoslim.executors import local
 from autoslim.recipe import Recipe
 from autoslim.spec import load_study
+from autoslim.storage import backend
 
 TASK = str(Path(__file__).parent / "tasks" / "tiny.py")
 
@@ -119,6 +120,13 @@ def test_the_console_answers_as_the_function_does(words):
     told, done = autoslim(*words), console(*words)
     assert (done.returncode, done.stdout, done.stderr) == (told.returncode, told.stdout, told.stderr)
     assert done.returncode == 2
+
+
+def test_a_journal_in_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
+    storage = tmp_path / "nowhere" / "j.log"
+    with pytest.raises(UserError, match=r"--storage: got '.*j.log', allowed: a journal in a folder that is there and can be written \(No such"):
+        backend(tmp_path, str(storage))
+    assert not storage.parent.exists()
 
 
 def test_a_storage_that_cannot_be_opened_is_told_before_any_work(tmp_path, monkeypatch):
@@ -244,6 +252,14 @@ def test_all_mistakes_of_a_space_come_at_once_with_their_lines(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 4, done.stderr
     for number, word in ((2, "channels"), (3, "none, block, stage, all"), (4, "a list"), (5, "did you mean freeze?")):
         assert any(f"space.yaml:{number}:" in line and word in line for line in done.stderr.splitlines()), (number, done.stderr)
+
+
+def test_a_wrong_kind_of_value_is_answered_in_words_of_yaml(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("techniques:\n  depth: [false]\n  bits: {values: [32, 8]}\nties: maybe\n")
+    told = autoslim("search", "--space", space, "--out", tmp_path / "out").stderr
+    assert "space.yaml:2: techniques.depth is [False], allowed: a mapping\n" in told
+    assert "space.yaml:4: ties is 'maybe', allowed: a list\n" in told
 
 
 def test_broken_yaml_and_repeated_keys_name_their_line(tmp_path):

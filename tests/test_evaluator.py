@@ -163,3 +163,28 @@ def test_a_first_look_holds_candidates_against_the_untouched_file_on_the_same_sa
     assert cut.rung == "quick"
     metric = cut.measurement.get("metric")
     assert cut.violations["max_drop"] == pytest.approx((1.0 - metric - 0.05) / 0.05), "against 1.0, the untouched file's on that part"
+
+
+# -- a task that does not fit together ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_another_shape_than_the_example_s_is_the_task_s_mistake(tmp_path):
+    wide = UNEVEN.replace("yield x,", "yield (x if number < 6 else x[:, :7]),")
+    with pytest.raises(UserError, match=r"task uneven: the untouched file does not run on all batches of data\('val'\)") as caught:
+        evaluator_of(tmp_path / "uneven.py", wide).prepare()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_example_that_the_network_does_not_take_is_the_task_s_mistake(tmp_path):
+    made = evaluator_of(tmp_path / "uneven.py", UNEVEN.replace("torch.zeros(1, 8)", "torch.zeros(1, 9)"))
+    with pytest.raises(UserError, match=r"task uneven: the model on example_input\(\) raised RuntimeError: mat1 and mat2"):
+        made.prepare()
+
+
+def test_a_task_that_was_refused_is_mended_and_begun_in_the_same_folder_and_another_one_is_not(tmp_path):
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        evaluator(tmp_path, "1 / 0").prepare()
+    evaluator(tmp_path, "1 / (1 + off)").prepare()
+    evaluator(tmp_path, "1 / (1 + off)").prepare()
+    with pytest.raises(UserError, match="begun with another task; results of unlike things do not mix"):
+        evaluator(tmp_path, "1 / (2 + off)").prepare()

@@ -71,3 +71,9 @@ def test_a_process_that_ends_before_it_is_asked_is_a_file_that_could_not_be_meas
     finally:
         process.kill()
         process.communicate()
+
+
+def test_what_a_task_prints_while_it_is_loaded_is_no_answer(tmp_path):
+    (tmp_path / "task.py").write_text("print('17', flush=True)\n" + TASK)
+    probe = Probe(Job(str(tmp_path / "task.py"), {}, "onnxruntime_cpu", 1, str(tmp_path), Budget({}), ("metric",), {}))
+    assert probe.measure(write(tmp_path / "small.onnx", 1)) > 1e4

@@ -4,6 +4,8 @@ import types
 
 import networks
 import pytest
+import torch
+from torch import nn
 
 from autoslim import coverage, offers
 from autoslim.errors import UserError
@@ -95,3 +97,17 @@ def test_layers_are_matched_by_units_of_their_technique():
     other = untreated_by_rank()
     with pytest.raises(UserError, match=f"rank.layers.0 is '{other}'"):
         offers.build(space(rank=[other]), STRUCTURE, {})
+
+
+def convolutions_before_large_linear_layers():
+    stages = [layer for _ in range(8) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*stages, nn.Flatten(), nn.Linear(8 * 16 * 16, 64), nn.Linear(64, 4)), torch.zeros(1, 8, 16, 16)
+
+
+def attention_layers():
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 64, batch_first=True), 3), torch.zeros(1, 12, 16)
+
+
+@pytest.mark.parametrize(("network", "family"), [(convolutions_before_large_linear_layers, "cnn"), (attention_layers, "transformer")])
+def test_the_family_is_where_weights_and_work_are(network, family):
+    assert offers.family(coverage.analyse(*network())) == family

@@ -151,3 +151,29 @@ def test_tighter_budgets_offer_only_what_no_point_beats(material):
     assert dominated, "there is something to leave out"
     assert f" {offered[0]['latency_ms']:.4g} ms with" in named
     assert not any(f" {row['latency_ms']:.4g} ms with" in named for row in dominated)
+
+
+def test_the_closest_point_is_the_same_for_a_search_and_for_pick_and_its_least_value_is_told(tmp_path):
+    """A network that nothing makes faster: of what breaks the limit, the untouched one breaks it least."""
+    study = studies.make(tmp_path / "s", 20, budget={"ms": Limit(1e-3, False)})
+    material = Material(study)
+    slow = dict.fromkeys(("latency_ms", "latency_ms_low", "latency_ms_high"), 100.0)
+    vars(material)["rows"] = [row if row["label"] == "untouched" else dict(row) | slow for row in material.rows]
+    assert material.chosen["label"] == "untouched"
+    assert picking.pick(material, material.context).row["label"] == "untouched"
+    summary = report.summarise(material)
+    assert "the closest, the untouched model itself, runs in" in words.answer(summary, material.rows, material.context)
+    told = words.asides(summary, material.rows)
+    assert [f"{material.chosen['latency_ms']:.4g} ms is the least measured (untouched); no bound is proven." in text for text in told] == [True]
+
+
+def test_a_limit_that_a_verified_file_meets_is_not_told_as_unmet(material):
+    summary = report.summarise(material)
+    least = min(row["latency_ms_high"] for row in material.rows)
+    for ms, unmet in ((least * 0.99, 1), (least * 1.01, 0)):
+        assert len(words.unmet(summary | {"budget": {"ms": ms}, "time_share": None}, material.rows)) == unmet
+    share = min(row["latency_ratio_high"] for row in material.rows)
+    for part, unmet in ((share * 0.99, 1), (share * 1.01, 0)):
+        told = words.unmet(summary | {"budget": {"ms": 1e-9}, "time_share": part}, material.rows)
+        assert len(told) == unmet
+        assert all("of the untouched model's time is the least measured" in text for text in told)

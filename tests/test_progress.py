@@ -10,6 +10,7 @@ import studies
 from autoslim import ending, progress
 from autoslim import loop as room
 from autoslim.candidate import Done
+from autoslim.cli import _live
 from autoslim.entries import Entries
 from autoslim.errors import AutoSlimError
 from autoslim.executors import _bench, _process, ray_tune
@@ -155,3 +156,11 @@ def test_whoever_waits_for_the_first_times_of_a_cluster_gives_signs_of_life(monk
     member.beat = lambda: beats.append(len(answers))
     assert member._call("base", None).value == "times"
     assert beats == [3, 2, 1]
+
+
+def test_a_quiet_run_tells_limits_and_faults_and_no_progress(capsys):
+    said = ["--budget-ms: 1 ms cannot be met", "the checks of a failed: b", "verification of a failed", "no rival uniform-int8: error: c"]
+    kept = _live.Silent()
+    for text in ["verified 1 of 3", "timed, round 2 of 5", "checking the recommended file", "rival uniform-int8, no point of this space: 1", *said]:
+        kept.message(text)
+    assert capsys.readouterr().err.splitlines() == [f"autoslim: {text}" for text in said]

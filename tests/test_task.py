@@ -237,6 +237,28 @@ def test_a_task_arg_that_autoslim_fills_itself_is_refused():
             lambda t: t.score(lambda x: x, "val"),
             r"shape \(4,\) are not class scores; define metric",
         ),
+        ({"metric": lambda outputs, targets: "good"}, lambda t: t.score(lambda x: x, "val"), r"metric\(\) gave 'good', expected a number"),
+        ({"metric": lambda outputs, targets: None}, lambda t: t.score(lambda x: x, "val"), r"metric\(\) gave None, expected a number"),
+        (
+            {"evaluate": lambda predict, batches: {"f1": [0.5]}, "METRICS": {"f1": "max"}},
+            lambda t: t.score(None, "val"),
+            r"evaluate\(\) gave \[0.5\], expected a number",
+        ),
+        (
+            {"data": batches((noise(8, 3), torch.zeros(5)))},
+            lambda t: t.score(lambda x: x, "val"),
+            r"targets of shape \(5,\) do not fit outputs of shape \(8, 3\), expected class numbers of shape \(8,\)",
+        ),
+        (
+            {"data": batches((noise(4, 3), torch.zeros(4, 1)))},  # compared with (4,) it is a table of all pairs, and no accuracy
+            lambda t: t.score(lambda x: x, "val"),
+            r"targets of shape \(4, 1\) do not fit outputs of shape \(4, 3\)",
+        ),
+        (
+            {"example_input": lambda: noise(1, 4), "model": lambda: nn.Linear(3, 2)},
+            lambda t: t.refuse_unfit(t.model(), t.example_input()),
+            r"the model on example_input\(\) raised RuntimeError: mat1 and mat2",
+        ),
     ],
 )
 def test_other_mistakes_are_named(parts, act, message):
@@ -385,3 +407,16 @@ def test_data_that_ends_the_process_is_told_as_the_task_s_fault(data):
     """Neither is the process ended nor the split taken for one that there is not."""
     with pytest.raises(TaskFailed, match=r"task t: data\('?\w*'?\) raised SystemExit: no train here"):
         made(data=data).has("train")
+
+
+def test_an_error_in_the_middle_of_a_pass_is_the_task_s_and_one_at_its_beginning_may_mean_no_split():
+    def data(split):
+        if split == "test":
+            raise FileNotFoundError("no test here")
+        yield noise(4, 3), torch.zeros(4)
+        raise OSError("the disk\nis gone")
+
+    found = made(data=data)
+    with pytest.raises(TaskFailed, match=r"task t: data\('val'\) raised OSError: the disk is gone"):
+        list(found.batches("val"))
+    assert not found.has("test")

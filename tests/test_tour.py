@@ -13,6 +13,7 @@ import studies
 from autoslim import plugins, search
 from autoslim.budget import Budget, Limit
 from autoslim.candidate import Done, Failed
+from autoslim.errors import UserError
 from autoslim.job import Prepared
 from autoslim.loop import Stop, Watcher
 from autoslim.recipe import Recipe, Step
@@ -227,3 +228,14 @@ def test_rivals_outside_of_the_space_are_made_once_and_again_where_their_file_is
     searched(tmp_path)
     assert asked == ["uniform-one"]
     assert (tmp_path / mine["model_file"]).is_file()
+
+
+def test_other_objectives_of_the_same_directions_are_refused_and_leave_the_study_as_it_is(doors, tmp_path):
+    asked = {"executor": "fake", "strategy": "random", "trials": 3, "threads": 1}
+    with studies.without_waiting_for_the_disk():
+        search.run(load_study(None, asked), tmp_path, Listener(), Stop())
+        before = Study.read(tmp_path).fact("spec")
+        others = load_study(None, {**asked, "objectives": ("metric", "latency_ms", "macs")})
+        with pytest.raises(UserError, match="begun with the objectives metric,latency_ms,size_bytes, this run asks for metric,latency_ms,macs"):
+            search.run(others, tmp_path, Listener(), Stop())
+    assert Study.read(tmp_path).fact("spec") == before

@@ -8,14 +8,16 @@ from autoslim.candidate import Done, Failed
 from autoslim.loop import Progress, Watcher
 
 #: messages that tell progress and nothing to act on
-PASSING = ("verified", "timed, round", "measuring")
+PASSING = ("verified", "timed, round", "measuring", "checking")
+#: messages that tell what was found on the way, which stays on a terminal
+FOUND = ("rival",)
 
 
 class Silent(Watcher):
-    """Keeps only what must be said: messages about budgets."""
+    """Keeps only what must be said: messages about budgets, and what went wrong."""
 
     def message(self, text: str) -> None:
-        if not text.startswith(PASSING):
+        if not text.startswith(PASSING + FOUND):
             print(f"autoslim: {text}", file=sys.stderr)
 
 

@@ -133,5 +133,4 @@ class Material:
     @cached_property
     def chosen(self) -> Mapping[str, Any] | None:
         """The recommended row, else the one that breaks the limits least, else None."""
-        others = [row for row in self.offered if row["label"] != "untouched"] or self.offered
-        return tables.best(self.rows, self.context) or tables.closest(others, self.context)
+        return tables.best(self.rows, self.context) or tables.closest(self.rows, self.context)

@@ -26,8 +26,9 @@ def answer(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], contex
         near = summary["closest"]
         if near is None:
             return "No candidate was verified."
+        itself = ", the untouched model itself," if near["label"] == "untouched" else ""
         return (
-            f"No candidate meets {budget}: the closest runs in {near['latency_ms']:.3g} ms ({near['latency_ratio']:.2f} of the untouched model's time) "
+            f"No candidate meets {budget}: the closest{itself} runs in {near['latency_ms']:.3g} ms ({near['latency_ratio']:.2f} of the untouched model's time) "
             f"with {near['size_bytes'] / 1000:.0f} kB and {context['metric_name']} {score(near, 'metric_test')}."
         )
     above = over_the_limit(chosen, summary["max_drop"])
@@ -98,7 +99,7 @@ def article(name: str) -> str:
 
 def asides(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader must know besides: limits that do not bind and what tighter ones would give, limits that cannot be met."""
-    said = []
+    said = unmet(summary, rows)
     for name in summary["already_met_by_untouched"]:
         measured = LIMITS[name][0]
         better = tighter(rows, measured)
@@ -118,6 +119,21 @@ def asides(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
         said.append(text)
     if any(row["test_split"] == "val" for row in rows):
         said.append("The task has no test split: the figures below come from the validation data that the search selected on.")
+    return said
+
+
+def unmet(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each limit on a cost that every verified file breaks, with the least of it that was measured."""
+    said = []
+    for name, bound in summary.get("budget", {}).items():
+        share = summary["time_share"] if name == "ms" else None
+        column, limit = ("latency_ratio", share) if share is not None else (LIMITS[name][0], bound)
+        found = [(row[high], row) for row in offered(rows) if row.get(high := f"{column}_high" if name == "ms" else column) is not None]
+        if limit is None or not found or min(high for high, _ in found) <= limit:
+            continue
+        least = min((row for _, row in found), key=lambda row: row[column])
+        told = f"{least[column]:.4g} of the untouched model's time" if share is not None else amount(name, least[column])
+        said.append(f"No verified file meets {limit_words(name, bound, share)}: {told} is the least measured ({point_name(least)}); no bound is proven.")
     return said
 
 
