@@ -166,10 +166,11 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
 
 def seeds(space: SearchSpace, trials: int, solved: bool = False) -> list[tuple[str, dict[str, Any]]]:
     """(label, point) to try before any strategy is asked: the corner that bounds everything, the rivals, and the uniform grid, which takes
-    at most half of the trials; a strategy that solves for a front of its own (``solved``) needs no grid.
+    at most half of the trials; a strategy that solves for a front of its own (``solved``) needs no grid, but for the rivals of
+    fewer channels in int8, which need no recovery of their own.
     """
     named = [(CORNER, space.strongest()), *space.rivals().items()]
     if solved:
-        return named
+        return named + [("", point) for point in space.narrow_twins()][: max(0, trials // 2 - len(named))]
     grid = [("", point) for point in space.grid()]
     return named + grid[: max(0, trials // 2 - len(named))]
