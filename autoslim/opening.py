@@ -9,6 +9,7 @@ from typing import Any
 
 from autoslim import effects, host, outsiders, plugins, tables, warming
 from autoslim.candidate import Done
+from autoslim.ending import late
 from autoslim.entries import Entries
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.job import UNTOUCHED
@@ -21,7 +22,7 @@ from autoslim.spec import StudySpec
 CORNER = "corner"
 #: losses of single choices are measured for as many as there are trials, and at least for so many
 FEWEST_LOSSES = 32
-#: share of --time after which no further choice is measured
+#: share of --time that the measuring of single choices may take; a slow preparation takes nothing from it
 TABLES_SHARE = 0.3
 
 
@@ -148,8 +149,8 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
 
     def enough() -> bool:
         loop.study.renew()
-        late = loop.spec.time is not None and time.monotonic() - loop.begun > TABLES_SHARE * loop.spec.time
-        return late or loop.stop.requested
+        long = loop.spec.time is not None and time.monotonic() - begun > TABLES_SHARE * loop.spec.time
+        return long or late(loop) or loop.stop.requested
 
     try:
         base, measured = loop.executor.tables(items, loop.watcher.message, enough)

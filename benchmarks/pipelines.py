@@ -65,7 +65,14 @@ def against(name: str, limits: list[str], folder: Path) -> int:
         *("--max-drop", f"{max(0.0, first['drop'] - last['drop'])!r}"),
     ]
     samples = [] if study.max_samples is None else ["--max-samples", str(study.max_samples)]
-    words = ["--task", study.task, *samples, *(word for pair in study.task_args.items() for word in ("--task-arg", "=".join(pair)))]
+    families = ["--families", ",".join(study.families)] if study.families else []
+    words = [
+        "--task",
+        study.task,
+        *samples,
+        *families,
+        *(word for pair in study.task_args.items() for word in ("--task-arg", "=".join(pair))),
+    ]
     summary = json.loads(autoslim("search", *words, *budget, *limits, "--out", str(out), "--json", good=(0, 3)))
     print(
         f"\n{name}: the pipeline ends at {last['file']:.0f} bytes and {last['dense']:.0f} multiply-accumulates; searched within both, its time and drop"
