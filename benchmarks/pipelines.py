@@ -15,11 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from autoslim import plugins, spec, task
+import numpy as np
+
+from autoslim import plugins, spec, statistics, task
 from autoslim.contest import Contest
 from autoslim.machine import Machine
 
 SECONDS, ROUNDS = 1.0, 6
+#: metric on test data, bytes, the metric's parts (n,) or None
+Scored = tuple[float, int, np.ndarray | None]
 SHOWN = ("parameters", "compute", "dense", "file", "packed", "drop")
 
 
@@ -65,12 +69,10 @@ def against(name: str, limits: list[str], folder: Path) -> int:
         *("--max-drop", f"{max(0.0, first['drop'] - last['drop'])!r}"),
     ]
     samples = [] if study.max_samples is None else ["--max-samples", str(study.max_samples)]
-    families = ["--families", ",".join(study.families)] if study.families else []
     words = [
         "--task",
         study.task,
         *samples,
-        *families,
         *(word for pair in study.task_args.items() for word in ("--task-arg", "=".join(pair))),
     ]
     summary = json.loads(autoslim("search", *words, *budget, *limits, "--out", str(out), "--json", good=(0, 3)))
@@ -89,17 +91,28 @@ def against(name: str, limits: list[str], folder: Path) -> int:
     }
     scores = {label: score(it, path) for label, path in rows.items()}
     times = timed(it, rows, study.resolved_threads())
-    print(f"{'':<14}{'test metric':>12}{'bytes':>12}{'time':>10}  (time as a share of untouched)")
+    print(
+        f"{'':<14}{'test metric':>12}{'bytes':>12}{'time':>10}  (time as a share of untouched; metric less the pipeline's, paired interval)"
+    )
     for label in rows:
-        print(f"{label:<14}{scores[label][0]:>12.4f}{scores[label][1]:>12}{times[label]:>10.3f}")
+        print(f"{label:<14}{scores[label][0]:>12.4f}{scores[label][1]:>12}{times[label]:>10.3f}  {apart(scores, label)}")
     better = {label: beats(scores, times, label) for label in ("recommended", "most accurate")}
     print("; ".join(f"the {label} file is {'better' if won else 'NOT better'}" for label, won in better.items()))
     return 0 if better["most accurate"] else 1
 
 
-def beats(scores: dict[str, tuple[float, int]], times: dict[str, float], label: str) -> bool:
+def apart(scores: dict[str, Scored], label: str) -> str:
+    """A file's metric less the pipeline's on the same samples, with a paired interval; empty where the metric has no parts."""
+    ours, theirs = scores[label][2], scores["pipeline"][2]
+    if ours is None or theirs is None or label == "pipeline":
+        return ""
+    found = statistics.paired_interval(ours, theirs)
+    return f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+
+
+def beats(scores: dict[str, Scored], times: dict[str, float], label: str) -> bool:
     """Whether a file's metric is no lower than the pipeline's, with no more bytes and less time."""
-    (ours, size), (theirs, most) = scores[label], scores["pipeline"]
+    (ours, size, _), (theirs, most, _) = scores[label], scores["pipeline"]
     return ours >= theirs and size <= most and times[label] < times["pipeline"]
 
 
@@ -111,11 +124,11 @@ def autoslim(*words: str, good: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-def score(it: Any, path: Path) -> tuple[float, int]:
-    """(leading metric on test data, bytes)."""
+def score(it: Any, path: Path) -> Scored:
+    """(leading metric on test data, bytes, its parts)."""
     run = plugins.load("runtimes", "onnxruntime_cpu").open(path, 1).run
     found = it.score(run, "test" if it.has("test") else "val", run)
-    return next(iter(found.values.values())), path.stat().st_size
+    return next(iter(found.values.values())), path.stat().st_size, found.per_unit
 
 
 def timed(it: Any, rows: dict[str, Path], threads: int) -> dict[str, float]:
