@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from autoslim.forecast import SLOW_INTEGER, Tables
+from autoslim.formats import is_integer, stored_bits
 from autoslim.space import RECOVERY, Domain, SearchSpace
 
 SMALL = 1e-7
@@ -67,7 +68,7 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
     loss, shares, spread = {}, {}, {}
     for domain in space.domains:
         if domain.technique != RECOVERY:
-            rows = [found.get((domain.name, index)) for index in range(len(domain.choices))]
+            rows = [found.get((domain.name, index)) or presumed(domain, index, base) for index in range(len(domain.choices))]
             losses = interpolated(domain, rows)
             if losses is not None:
                 loss[domain.name], spread[domain.name] = losses, doubts(rows)
@@ -89,6 +90,33 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
         spread,
         any(base["times"].get("ladder", {}).values()),
     )
+
+
+def presumed(domain: Domain, choice: int, base: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The answer for a choice that was not measured, where the time did not suffice: what its values say of the layers that they name, no
+    loss. None for one without effects, and where its value tells no share."""
+    found: dict[str, Any] = {"loss": None, "macs": {}, "params": {}, "integer": [], "bytes": {}}
+    for unit, value in domain.effects[choice]:
+        share = share_told(domain, choice)
+        for name in [name for name in base["macs"] if name == unit or name.startswith(f"{unit}.")]:
+            if domain.technique == "bits":
+                found["bytes"][name] = base["params"][name] * stored_bits(value) / 8
+                found["integer"] += [name] if is_integer(value) else []
+            elif share is None:
+                continue
+            found["macs"][name], found["params"][name] = (
+                base[kind][name] * (1.0 if share is None else share) for kind in ("macs", "params")
+            )
+    return found if found["macs"] else None
+
+
+def share_told(domain: Domain, choice: int) -> float | None:
+    """What a choice says to leave of its layers: nothing of a removed block, a share as it stands; None where it says none."""
+    told = domain.choices[choice]
+    if domain.technique == "depth":
+        return 0.0 if told is True else None
+    shrinking = isinstance(told, float) and 0 < told < 1 and domain.technique in ("channels", "rank", "heads")
+    return told if shrinking else None
 
 
 def doubts(rows: Sequence[Mapping[str, Any] | None]) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 from autoslim import effects, host, outsiders, plugins, tables, warming
 from autoslim.candidate import Done
+from autoslim.ending import late
 from autoslim.entries import Entries
 from autoslim.errors import AutoSlimError, UserError
 from autoslim.job import UNTOUCHED
@@ -22,7 +23,7 @@ from autoslim.study import Study
 CORNER = "corner"
 #: losses of single choices are measured for as many as there are trials, and at least for so many
 FEWEST_LOSSES = 32
-#: share of --time after which no further choice is measured
+#: share of --time that the measuring of single choices may take; a slow preparation takes nothing from it
 TABLES_SHARE = 0.3
 
 
@@ -160,8 +161,8 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
 
     def enough() -> bool:
         loop.study.renew()
-        late = loop.spec.time is not None and time.monotonic() - loop.begun > TABLES_SHARE * loop.spec.time
-        return late or loop.stop.requested
+        long = loop.spec.time is not None and time.monotonic() - begun > TABLES_SHARE * loop.spec.time
+        return long or late(loop) or loop.stop.requested
 
     try:
         base, measured = loop.executor.tables(items, loop.watcher.message, enough)
@@ -178,10 +179,11 @@ def tables_of(loop: Loop, prepared: Any) -> dict[str, Any] | None:
 
 def seeds(space: SearchSpace, trials: int, solved: bool = False) -> list[tuple[str, dict[str, Any]]]:
     """(label, point) to try before any strategy is asked: the corner that bounds everything, the rivals, and the uniform grid, which takes
-    at most half of the trials; a strategy that solves for a front of its own (``solved``) needs no grid.
+    at most half of the trials; a strategy that solves for a front of its own (``solved``) needs no grid, but for the rivals of
+    fewer channels in int8, which need no recovery of their own.
     """
     named = [(CORNER, space.strongest()), *space.rivals().items()]
     if solved:
-        return named
+        return named + [("", point) for point in space.narrow_twins()][: max(0, trials // 2 - len(named))]
     grid = [("", point) for point in space.grid()]
     return named + grid[: max(0, trials // 2 - len(named))]

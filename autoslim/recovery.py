@@ -23,11 +23,9 @@ from autoslim.inputs import Inputs, batch_size, call
 from autoslim.layers import COUNTED
 from autoslim.lessons import Lesson, judge, some_of
 from autoslim.pool import Pool
-from autoslim.settings import check
+from autoslim.settings import ENOUGH, check
 
 BIAS_LESSONS, NORM_LESSONS, SOLVE_LESSONS = 4, 8, 4
-#: a gap (nats of KL divergence, or relative squared error) that no further step is spent on
-ENOUGH = 0.005
 
 
 @dataclass(frozen=True)

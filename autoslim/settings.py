@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "views": "none",
     "norms": "fixed",
 }
+#: a gap (nats of KL divergence, or relative squared error) below which no further step of recovery is made
+ENOUGH = 0.005
 #: the schedule that longer and shorter distillations have in common up to the fall, and one over the share of the steps that this takes
 STABLE, FALL = "stable", 5
 CHOICES = {

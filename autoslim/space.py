@@ -114,6 +114,13 @@ class SearchSpace:
             found[f"{CHANNELS}-{values[position]}"] = self.uniform(channels=position)
         return found
 
+    def narrow_twins(self) -> list[dict[str, Any]]:
+        """The rivals of fewer channels again in int8: what a fixed pipeline of both does, as points of this space. They share the recovered
+        weights of the rivals. None where no layer has a choice of int8."""
+        rivals = self.rivals()
+        narrow = {domain.name: rivals[INT8][domain.name] for domain in self.domains if domain.technique == "bits"} if INT8 in rivals else {}
+        return [point | narrow for label, point in rivals.items() if narrow and label.startswith(CHANNELS)]
+
     @property
     def size(self) -> int:
         """How many points there are."""

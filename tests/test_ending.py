@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from autoslim import ending
+from autoslim import ending, opening
 from autoslim.candidate import Done, Failed
 from autoslim.entries import Entries
+from autoslim.errors import AutoSlimError
 from autoslim.loop import Loop, Stop, Watcher
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe
+from autoslim.space import SearchSpace
 from autoslim.spec import UNBOUNDED, load_study
 from autoslim.study import Entry
 
@@ -74,3 +76,19 @@ def test_failures_say_nothing_about_scoring():
     made = loop_of(0, time="10m")
     made.entries.put(Entry(1, {}, "", {}, "x", Failed("crash", "y")))
     assert ending.reserve(made) == pytest.approx(8 + 1 * (1.5 + 2 * 0.3))
+
+
+@pytest.mark.parametrize(("spent", "enough"), [(250, False), (590, True)])
+def test_a_slow_preparation_takes_no_time_from_the_measuring_of_single_choices(spent, enough):
+    """Ten minutes, of which the preparation took four: choices are measured. Ten seconds before the end they are not."""
+    told = []
+
+    def tables(items, say, is_enough):
+        told.append(is_enough())
+        raise AutoSlimError("this far and no further")
+
+    made = loop_of(4, time="10m", spent=spent)
+    made.study = SimpleNamespace(fact=lambda name: None, renew=lambda: None)
+    made.executor = SimpleNamespace(tables=tables)
+    assert opening.tables_of(made, SimpleNamespace(space=SearchSpace((), {}))) is None
+    assert told == [enough]

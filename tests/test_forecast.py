@@ -57,6 +57,27 @@ def rows(*points):
     return np.array(points)
 
 
+def test_choices_that_were_not_measured_cost_what_their_values_say():
+    """Where the time ended the measuring: a forecast in which they save nothing would send the search into what is far too large."""
+    forecast = Forecast(SPACE, effects.tables(SPACE, BASE, [], size=2000.0))
+    whole, float_rest = 2000.0, 2000.0 - 4 * 400
+    assert forecast.bytes(rows([0, 0, 0, 0, 0]))[0] == pytest.approx(whole)
+    assert forecast.bytes(rows([0, 0, 0, 1, 0]))[0] == pytest.approx(400 + float_rest), "a quarter of the weights"
+    assert forecast.bytes(rows([2, 0, 0, 0, 0]))[0] == pytest.approx(4 * (25 + 300) + float_rest)
+    assert forecast.cost("macs", rows([1, 0, 1, 0, 0]))[0] == pytest.approx(500 + 1500)
+    assert forecast.cost("macs", rows([0, 1, 0, 0, 0]))[0] == pytest.approx(1000), "nothing is left of a block"
+    assert forecast.ms(rows([0, 0, 0, 1, 0]))[0] < forecast.ms(rows([0, 0, 0, 0, 0]))[0], "integer kernels"
+
+
+def test_what_was_measured_goes_before_what_a_value_says():
+    found = effects.tables(SPACE, BASE, MEASURED[:1], size=2000.0).shares["channels:a"]
+    assert found["bytes"][1].tolist() == [0.5, 0.5], "measured: its readers shrink too"
+    assert found["bytes"][2].tolist() == [0.25, 1.0]
+    threshold = Domain("sparsity:a", "sparsity", (0.0, 0.5), ((), (("a", 0.5),)))
+    zeros = effects.tables(SearchSpace((threshold,), {}), BASE, [], size=2000.0).shares["sparsity:a"]
+    assert zeros["macs"].min() == zeros["bytes"].min() == 1.0, "zeros cost what other weights cost"
+
+
 def test_the_untouched_point_costs_what_was_measured(forecast):
     base = rows([0, 0, 0, 0, 0])
     forecast.fit_.floor = 0.0

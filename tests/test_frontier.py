@@ -162,6 +162,23 @@ def test_what_is_expected_to_need_recovery_gets_it_at_once():
     assert member._recovered(forecast, strong)[-1] == 1
 
 
+@pytest.mark.parametrize(("gap", "again"), [(0.004, False), (0.006, True)])
+def test_what_needed_no_distillation_is_not_asked_with_more_steps_of_it(gap, again):
+    """Below a gap of 0.005 no step is made: the file would be the same. Above, or with other knobs of recovery, it is another point."""
+    network = Network(0)
+    steps, rate = (Domain(f"recovery:{name}", "recovery", (0, 100), ((), ()), ordered=True) for name in ("distill_steps", "lr"))
+    for recovery, told in (((steps,), again), ((steps, rate), True)):
+        space = SearchSpace((*network.space.domains, *recovery), {})
+        member = plugins.find("strategies", "frontier")(space, OBJECTIVES, (), 0, network.tables.as_dict())
+        point = space.identity() | {"channels:0": 0.5, "recovery:distill_steps": 0}
+        values = {"metric": Value(0.9), "latency_ms": Value(1.0), "size_bytes": Value(1e4)}
+        member.tell(0, point, {}, Done(Measurement(values, {}, {"gap": gap}), {}, "", "", Recipe()))
+        member.ask(1)
+        row = member._indices(point | {"recovery:distill_steps": 100})
+        assert not member._is_tried(tuple(int(i) for i in member._indices(point | {"channels:0": 0.25})))
+        assert member._is_tried(tuple(int(i) for i in row)) is not told
+
+
 def test_costs_that_break_a_limit_say_nothing_of_the_allowed_gap():
     """All too slow, the untouched model too: no drop was too large, so no gap is."""
     network = Network(1)

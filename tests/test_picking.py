@@ -67,6 +67,15 @@ def test_weights_on_one_goal_choose_its_best_point(material):
     assert mixed.row["key"] == by_hand
 
 
+def test_of_points_with_equal_metrics_the_cheapest_is_chosen(material):
+    """Few samples make many equal metrics: the weighted sum is the same for all of them."""
+    context = under(material)
+    rows = [dict(row) | {"metric_val": 0.9} for row in picking.judged(material.rows, context)]
+    for order in (rows, rows[::-1]):
+        first = picking.by_shape(order, context, {"metric": 1.0})[0][0]
+        assert first["latency_ratio"] * first["size_ratio"] == min(row["latency_ratio"] * row["size_ratio"] for row in rows)
+
+
 def by_weights(material, metric, time):
     """The row of least weighted sum over the two-goal front, with plain loops."""
     base = next(row for row in material.rows if row["label"] == "untouched")["metric_val"]

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from autoslim.errors import UserError
+from autoslim.opening import seeds
 from autoslim.space import Domain, SearchSpace
 
 CHANNELS = Domain("channels:b1.conv", "channels", (1.0, 0.5, 0.25), ((), (("b1.conv", 16),), (("b1.conv", 8),)), ordered=True)
@@ -96,6 +97,26 @@ def test_rivals_are_uniform():
         "uniform-channels-0.25": SPACE.uniform(channels=2),
     }
     assert SearchSpace((DEPTH,), {}).rivals() == {}
+
+
+def test_rivals_of_fewer_channels_come_again_in_int8():
+    """What a fixed pipeline of both does is a point of the space; it shares the rival's recovered weights, and the rivals stay as they are."""
+    twins = SPACE.narrow_twins()
+    assert twins == [SPACE.uniform(channels=1, bits=1), SPACE.uniform(channels=2, bits=1)]
+    rivals = [SPACE.decode(SPACE.rivals()[f"uniform-channels-{share}"]) for share in (0.5, 0.25)]
+    for twin, rival in zip(map(SPACE.decode, twins), rivals, strict=True):
+        assert (twin.by("channels"), twin.recovery) == (rival.by("channels"), rival.recovery)
+        assert twin.by("bits")
+        assert not rival.by("bits")
+    assert SearchSpace((CHANNELS, STEPS), {}).narrow_twins() == SearchSpace((BITS,), {}).narrow_twins() == []
+
+
+def test_a_solving_strategy_begins_with_corner_rivals_and_their_twins_within_half_of_the_trials():
+    named = [("corner", SPACE.strongest()), *SPACE.rivals().items()]
+    twins = [("", point) for point in SPACE.narrow_twins()]
+    assert seeds(SPACE, 24, solved=True) == named + twins
+    assert seeds(SPACE, 10, solved=True) == named + twins[:1]
+    assert seeds(SPACE, 8, solved=True) == named
 
 
 def test_one_unit_in_two_domains_is_refused():

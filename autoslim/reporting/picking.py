@@ -83,15 +83,17 @@ def by_budget(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], s
 
 
 def by_shape(good: list[Row], context: Mapping[str, Any], weights: Mapping[str, float] | None) -> tuple[list[Row], str]:
-    """The rows by the weighted sum of their objectives, each scaled to [0, 1] over the front of ``good``; equal weights are the knee."""
+    """The rows by the weighted sum of their objectives, each scaled to [0, 1] over the front of ``good``; equal weights are the knee. Of equal
+    sums, as ``metric`` alone often gives, the one of least cost comes first."""
     objectives = list(weights or context["objectives"])
     points = np.array([tables.coordinates(verified_of(row), context["untouched"], objectives, row["metric_direction"]) for row in good])
     mask = pareto.front(points)
+    level = (points[:, None] == points[mask][None]).all(2).any(1)  # of equal points the mask has one
     span = np.ptp(points[mask], axis=0)
     scaled = (points - points[mask].min(axis=0)) / np.where(span > 0, span, 1.0)
     share = np.array([1.0 if weights is None else weights[name] for name in objectives])
     score = scaled @ share / share.sum()
-    order = sorted(range(len(good)), key=lambda i: (not mask[i], score[i], good[i]["key"]))
+    order = sorted(range(len(good)), key=lambda i: (not level[i], score[i], tables.cost(good[i], context), good[i]["key"]))
     goals = ", ".join(name if weights is None else f"{name} x{weights[name]:g}" for name in objectives)
     rule = "It is the knee" if weights is None else "It has the least weighted sum"
     return [

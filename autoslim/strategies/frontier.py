@@ -19,6 +19,7 @@ from autoslim.budget import LIMITS
 from autoslim.candidate import Done, Outcome, Point, Rejected
 from autoslim.forecast import Forecast, Tables, guessed
 from autoslim.metrics import Measurement, loss_sign
+from autoslim.settings import ENOUGH
 from autoslim.space import RECOVERY
 from autoslim.strategies._begun import Begun
 from autoslim.strategies._solutions import Solutions
@@ -76,6 +77,10 @@ class Member(Begun):
         self._bounds_told: dict[str, deque[float]] = {}
         self._ready: tuple[int, Forecast, np.ndarray] | None = None
         self._rows: set[tuple[int, ...]] = set()
+        self._recoveries = [i for i, domain in enumerate(self.space.domains) if domain.technique == RECOVERY]
+        #: what needed no distillation, however long one is asked for: rows without their choices on recovery
+        self._close: set[tuple[int, ...]] = set()
+        self._only_steps = {self.space.domains[i].name for i in self._recoveries} <= {f"{RECOVERY}:distill_steps"}
         self._count, self._due, self._known = 0, 0, list[Told]()
 
     # -- the door -------------------------------------------------------------------------------------------------------
@@ -112,6 +117,8 @@ class Member(Begun):
         gap = float(found.facts.get("gap", "nan")) if done else float("nan")
         fits = done and all(amount <= 1e-9 for amount in outcome.violations.values())
         self._rows.add(row)
+        if gap <= ENOUGH:
+            self._close.add(self._bare(row))
         faithful = done and outcome.violations.get("max_drop", -1.0) <= 1e-9
         self._told[number] = Told(row, gap, self._sign * value("metric"), costs, ms, value("size_bytes"), done, fits, faithful)
         self._note()
@@ -178,7 +185,14 @@ class Member(Begun):
     # -- choosing -------------------------------------------------------------------------------------------------------
 
     def _is_tried(self, row: tuple[int, ...]) -> bool:
-        return row in self._rows or row in self._pending.values()
+        return row in self._rows or row in self._pending.values() or self._only_steps and self._bare(row) in self._close
+
+    def _bare(self, row: Sequence[int]) -> tuple[int, ...]:
+        """The row with the first choice of every decision on recovery."""
+        bare = list(row)
+        for index in self._recoveries:
+            bare[index] = 0
+        return tuple(bare)
 
     def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator, plain: bool) -> np.ndarray:
         """Of the solved points and mutants around the measured front, the untried one with most promise; else a random one."""
