@@ -124,7 +124,9 @@ def test_the_console_answers_as_the_function_does(words):
 
 def test_a_journal_in_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
     storage = tmp_path / "nowhere" / "j.log"
-    with pytest.raises(UserError, match=r"--storage: got '.*j.log', allowed: a journal in a folder that is there and can be written \(No such"):
+    with pytest.raises(
+        UserError, match=r"--storage: got '.*j.log', allowed: a journal in a folder that is there and can be written \(No such"
+    ):
         backend(tmp_path, str(storage))
     assert not storage.parent.exists()
 

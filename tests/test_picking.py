@@ -173,7 +173,9 @@ def test_the_closest_point_is_the_same_for_a_search_and_for_pick_and_its_least_v
     summary = report.summarise(material)
     assert "the closest, the untouched model itself, runs in" in words.answer(summary, material.rows, material.context)
     told = words.asides(summary, material.rows)
-    assert [f"{material.chosen['latency_ms']:.4g} ms is the least measured (untouched); no bound is proven." in text for text in told] == [True]
+    assert [f"{material.chosen['latency_ms']:.4g} ms is the least measured (untouched); no bound is proven." in text for text in told] == [
+        True
+    ]
 
 
 def test_a_limit_that_a_verified_file_meets_is_not_told_as_unmet(material):

@@ -161,6 +161,12 @@ def test_whoever_waits_for_the_first_times_of_a_cluster_gives_signs_of_life(monk
 def test_a_quiet_run_tells_limits_and_faults_and_no_progress(capsys):
     said = ["--budget-ms: 1 ms cannot be met", "the checks of a failed: b", "verification of a failed", "no rival uniform-int8: error: c"]
     kept = _live.Silent()
-    for text in ["verified 1 of 3", "timed, round 2 of 5", "checking the recommended file", "rival uniform-int8, no point of this space: 1", *said]:
+    for text in [
+        "verified 1 of 3",
+        "timed, round 2 of 5",
+        "checking the recommended file",
+        "rival uniform-int8, no point of this space: 1",
+        *said,
+    ]:
         kept.message(text)
     assert capsys.readouterr().err.splitlines() == [f"autoslim: {text}" for text in said]

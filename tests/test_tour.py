@@ -236,6 +236,8 @@ def test_other_objectives_of_the_same_directions_are_refused_and_leave_the_study
         search.run(load_study(None, asked), tmp_path, Listener(), Stop())
         before = Study.read(tmp_path).fact("spec")
         others = load_study(None, {**asked, "objectives": ("metric", "latency_ms", "macs")})
-        with pytest.raises(UserError, match="begun with the objectives metric,latency_ms,size_bytes, this run asks for metric,latency_ms,macs"):
+        with pytest.raises(
+            UserError, match="begun with the objectives metric,latency_ms,size_bytes, this run asks for metric,latency_ms,macs"
+        ):
             search.run(others, tmp_path, Listener(), Stop())
     assert Study.read(tmp_path).fact("spec") == before

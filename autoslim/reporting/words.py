@@ -133,7 +133,9 @@ def unmet(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list
             continue
         least = min((row for _, row in found), key=lambda row: row[column])
         told = f"{least[column]:.4g} of the untouched model's time" if share is not None else amount(name, least[column])
-        said.append(f"No verified file meets {limit_words(name, bound, share)}: {told} is the least measured ({point_name(least)}); no bound is proven.")
+        said.append(
+            f"No verified file meets {limit_words(name, bound, share)}: {told} is the least measured ({point_name(least)}); no bound is proven."
+        )
     return said
 
 
