@@ -125,7 +125,15 @@ class Task:
         return example
 
     def refuse_unfit(self, model: nn.Module, example: Inputs) -> None:
-        """Raise TaskFailed where the network does not run on its own example."""
+        """Raise UserError where a weight is no finite number, of which every compressed one would agree with it, and TaskFailed where the network
+        does not run on its own example."""
+        for name, weight in model.named_parameters():
+            if weight.is_floating_point() and not weight.isfinite().all():
+                odd = int((~weight.isfinite()).sum())
+                raise UserError(
+                    f"task {self.name}: model() gave the weight {name!r} with {odd} of {weight.numel()} values that are no finite numbers, "
+                    "expected finite ones; load another checkpoint"
+                )
         try:
             with running(f"task {self.name}: forward()"):
                 predictor(model)(example)

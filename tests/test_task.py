@@ -220,6 +220,13 @@ def test_a_task_arg_that_autoslim_fills_itself_is_refused():
         list(made({"split": "train"}).batches("val"))
 
 
+def diverged():
+    """A network of a training that went wrong."""
+    net = nn.Linear(3, 2)
+    net.weight.data[1, 2] = float("nan")
+    return net
+
+
 @pytest.mark.parametrize(
     ("parts", "act", "message"),
     [
@@ -258,6 +265,11 @@ def test_a_task_arg_that_autoslim_fills_itself_is_refused():
             {"example_input": lambda: noise(1, 4), "model": lambda: nn.Linear(3, 2)},
             lambda t: t.refuse_unfit(t.model(), t.example_input()),
             r"the model on example_input\(\) raised RuntimeError: mat1 and mat2",
+        ),
+        (
+            {"model": diverged},
+            lambda t: t.refuse_unfit(t.model(), t.example_input()),
+            r"the weight 'weight' with 1 of 6 values that are no finite numbers",
         ),
     ],
 )
