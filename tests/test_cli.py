@@ -56,6 +56,9 @@ def test_every_command_has_help_with_an_example(command):
         (["search", "--budget-macs", "0"], ["--budget-macs", "'0'"]),
         (["search", "--budget-memory-mb", "nan"], ["--budget-memory-mb", "'nan'"]),
         (["search", "--max-drop", "lots"], ["--max-drop", "'lots'", "1pp"]),
+        (["search", "--max-drop", "0.1", "--drop-type", "both"], ["--drop-type: got 'both'", "absolute, relative"]),
+        (["search", "--max-drop", "1pp", "--drop-type", "relative"], ["--drop-type", "--max-drop 1pp", "bare number"]),
+        (["pick", "nofolder", "--drop-type", "relative"], ["--drop-type", "no --max-drop"]),
         (["search", "--trials", "-3"], ["--trials", "'-3'", "an integer from 1"]),
         (["search", "--time", "soon"], ["--time", "'soon'", "10m"]),
         (["search", "--strategy", "magic"], ["--strategy", "'magic'", "tpe"]),
@@ -314,3 +317,12 @@ def test_checkpoints_of_a_long_training_stay_until_it_has_ended(tmp_path, monkey
     assert run(draft) == ["trained"]
     assert not list(tmp_path.iterdir())
     assert len(closed) == 2
+
+
+@pytest.mark.parametrize(("kind", "allowed"), [(None, 0.02), ("absolute", 0.02), ("relative", 0.01)])
+def test_a_bare_drop_is_of_the_type_that_is_told(kind, allowed):
+    """Of an untouched metric of 0.5: a drop of 0.02, or of 2 % of it."""
+    from autoslim.budget import parse_drop
+    from autoslim.cli._flags import drop_of
+
+    assert parse_drop(drop_of("0.02", kind)).resolve(0.5) == pytest.approx(allowed)

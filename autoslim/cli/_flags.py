@@ -60,6 +60,9 @@ BudgetMemory = Annotated[
 MaxDrop = Annotated[
     str | None, typer.Option("--max-drop", help="Largest loss of the metric: 1pp (absolute), 1% (relative) or a bare number (absolute).")
 ]
+DropType = Annotated[
+    str | None, typer.Option("--drop-type", help="absolute or relative: what a bare number of --max-drop is (default: absolute).")
+]
 Storage = Annotated[str | None, typer.Option("--storage", envvar="OPTUNA_STORAGE", help="The storage, if it is not the folder's journal.")]
 StudyName = Annotated[str | None, typer.Option("--study-name", help="The study, if the storage holds several.")]
 
@@ -150,8 +153,25 @@ def refuse_threads(spec: Any) -> None:
         )
 
 
-def budget_of(ms: str | None, mb: str | None, macs: str | None, memory: str | None, drop: str | None) -> dict[str, Any]:
+def budget_of(
+    ms: str | None, mb: str | None, macs: str | None, memory: str | None, drop: str | None, drop_type: str | None = None
+) -> dict[str, Any]:
     """The budget part of a study from the flags."""
-    given = {"ms": ms, "mb": mb, "macs": macs, "memory_mb": memory, "max_drop": drop}
+    given = {"ms": ms, "mb": mb, "macs": macs, "memory_mb": memory, "max_drop": drop_of(drop, drop_type)}
     found = {name: value for name, value in given.items() if value is not None}
     return {"budget": found} if found else {}
+
+
+def drop_of(drop: str | None, kind: str | None) -> str | None:
+    """``--max-drop`` with the unit that ``--drop-type`` gives a bare number. Raises UserError for another kind, and where there is no bare number."""
+    if kind is None:
+        return drop
+    if kind not in ("absolute", "relative"):
+        raise UserError(f"--drop-type: got {kind!r}, allowed: absolute, relative")
+    if drop is None or drop.rstrip().endswith(("%", "p")):
+        told = "no --max-drop" if drop is None else f"--max-drop {drop}, which says it itself"
+        raise UserError(f"--drop-type: got {kind!r} with {told}, allowed: with a bare number such as --max-drop 0.01")
+    try:
+        return drop if kind == "absolute" else f"{100 * float(drop):.12g}%"
+    except ValueError:
+        return drop  # no number: whoever reads --max-drop says what is allowed

@@ -32,6 +32,7 @@ def check(
     budget_macs: _flags.BudgetMacs = None,
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
+    drop_type: _flags.DropType = None,
     repair: Annotated[bool, typer.Option("--repair", help="If it does not hold, try neighbours of the recipe.")] = False,
     repair_trials: Annotated[
         int | None, typer.Option("--repair-trials", min=1, help="With --repair: at most so many neighbours; default 12.")
@@ -55,7 +56,7 @@ def check(
     for name, value in (("--space", space), ("--repair-trials", repair_trials)):
         if value is not None and not repair:
             raise UserError(f"{name}: got {str(value)!r} without --repair, allowed: only with --repair; add it, or leave {name} out")
-    limits = _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop)
+    limits = _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop, drop_type)
     if not limits:
         raise UserError("check: no limit is given; give --max-drop, --budget-ms, --budget-mb, --budget-macs or --budget-memory-mb")
     plan = _flags.recipe_of(recipe)

@@ -24,6 +24,7 @@ def pick(
     budget_macs: _flags.BudgetMacs = None,
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
+    drop_type: _flags.DropType = None,
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front within the limits.")] = False,
     weights: Annotated[
         str | None, typer.Option("--weights", help="Weighted goals within the limits, such as metric=2,latency_ms=1.")
@@ -40,7 +41,7 @@ def pick(
 
     if knee and weights:
         raise UserError("--knee and --weights: give one of them; the knee is the sum with equal weights")
-    wanted = spec.load_study(None, _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop))
+    wanted = spec.load_study(None, _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop, drop_type))
     goals = None if weights is None else picking.parse_weights(weights)
     material = Material(reading.read(folder, study_name, storage))
     picking.check_known(material, goals or {})

@@ -35,6 +35,7 @@ def search(
     budget_macs: _flags.BudgetMacs = None,
     budget_memory_mb: _flags.BudgetMemory = None,
     max_drop: _flags.MaxDrop = None,
+    drop_type: _flags.DropType = None,
     objectives: _search_flags.Objectives = None,
     strategy: _search_flags.Strategy = None,
     executor: _search_flags.Executor = None,
@@ -89,7 +90,7 @@ def search(
         "verify": verify,
         **_flags.cluster_of(address, target),
         **_flags.task_of(task, task_arg, model, data),
-        **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop),
+        **_flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop, drop_type),
     }
     wanted = spec.load_study(study, flags, preset)
     _flags.refuse_cluster(address, target, wanted.executor)
