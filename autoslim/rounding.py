@@ -150,7 +150,7 @@ def shrinkage(rows: np.ndarray) -> float:
     moments = rows.T @ rows / many
     apart = np.square(moments - np.diag(moments).mean() * np.eye(inputs)).sum()
     noise = (np.square(np.square(rows).sum(1)).sum() / many - np.square(moments).sum()) / many
-    share = min(max(noise, 0.0) / max(apart, 1e-12), MOST_SHRINKAGE)
+    share = min(noise / apart, MOST_SHRINKAGE) if min(noise, apart) > 0 else 0.0
     return max(DAMPING, share / (1 - share))
 
 
