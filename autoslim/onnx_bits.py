@@ -35,7 +35,7 @@ LOUD = 0.05
 #: operator set in which four-bit integers exist
 FOUR_BITS = 21
 #: how often at most the calibration inputs run through what is rounded already
-STAGES = 64
+STAGES = 16
 #: a weight that is still to be stored narrow, with the tensors that must be seen first
 Task = tuple[tuple[str, ...], Callable[[Replay | None], None]]
 
@@ -157,13 +157,17 @@ class Writer:
         sites = [*{site.weight: site for site in self.floats}.values(), *self.recurrent]
         tasks = [task for site in sorted(sites, key=lambda site: place[site.node.name]) for task in self.tasks(site)]
         stages = in_stages([tensor for tensors, _ in tasks for tensor in tensors])
-        for tensors, store in tasks:
+        last = {tensor: number for number, (tensors, _) in enumerate(tasks) for tensor in tensors}
+        for number, (tensors, store) in enumerate(tasks):
             fresh = [stages.pop(tensor) for tensor in tensors if tensor in stages]
             if fresh and replay is not None:
                 again = [tensor for stage in fresh for tensor in stage]
                 self.now |= replay.seen(again)
                 stages = {tensor: stage for tensor, stage in stages.items() if tensor not in again}
             store(replay)
+            for tensor in tensors:
+                if last[tensor] == number:
+                    del self.now[tensor]  # rows of a large network are many
 
     def tasks(self, site: Site) -> list[Task]:
         """What is to be stored of a layer with float kernels."""

@@ -9,7 +9,7 @@ from networks import noise, seeded
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
-from autoslim import coverage, formats, onnx_bits, plugins, prediction, replaying, rounding
+from autoslim import coverage, formats, onnx_bits, onnx_storage, plugins, prediction, replaying, rounding
 from autoslim.engine import Draft
 from autoslim.onnx_graph import Graph
 
@@ -18,7 +18,12 @@ RUNTIME = "onnxruntime_cpu"
 
 def shipped(model, x, bits, folder):
     """(draft, file, notes) of a network with ``bits`` {layer: value}, calibrated on ``x``."""
-    runtime, structure, base, path = plugins.load("runtimes", RUNTIME), coverage.analyse(model, x[:1]), folder / "base.onnx", folder / "m.onnx"
+    runtime, structure, base, path = (
+        plugins.load("runtimes", RUNTIME),
+        coverage.analyse(model, x[:1]),
+        folder / "base.onnx",
+        folder / "m.onnx",
+    )
     runtime.export(Draft(model, structure, x[:1]), x[:1], [], base)
     draft = Draft(model, structure, x[:1], bits=bits)
     return draft, path, runtime.finish(draft, base, [x], path)
@@ -89,7 +94,10 @@ class Chain(nn.Module):
 
 def test_each_layer_is_rounded_for_what_the_rounded_ones_before_give_it(tmp_path, monkeypatch):
     """The rows that the last of three layers is rounded for, against the file's own layers, run by hand."""
-    model, x = seeded(lambda: nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8))), torch.randn(50, 32)
+    model, x = (
+        seeded(lambda: nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8))),
+        torch.randn(50, 32),
+    )
     rows = []
     monkeypatch.setattr(onnx_bits, "integer_of", spy(rows, onnx_bits.integer_of))
     _, path, _ = shipped(model, x, dict.fromkeys(["0", "2", "4"], "w4"), tmp_path)
@@ -150,3 +158,70 @@ def test_few_rows_are_shrunk_as_ledoit_and_wolf_have_it(many):
     rows = chance.normal(size=(many, 40)) * np.linspace(0.5, 2, 40)
     share = ledoit_wolf_shrinkage(rows, assume_centered=True)
     assert rounding.shrinkage(rows) == pytest.approx(max(rounding.DAMPING, min(share, 0.9) / (1 - min(share, 0.9))), rel=1e-6)
+
+
+def cost(weight, whole, steps, hessian):
+    """tr((W - Q) H (W - Q)^T) of each output."""
+    left = weight - whole * np.repeat(steps, weight.shape[1] // steps.shape[1], axis=1)
+    return ((left @ hessian) * left).sum(1)
+
+
+def test_descent_ends_where_no_integer_and_no_step_can_be_bettered(monkeypatch):
+    monkeypatch.setattr(rounding, "SWEEPS", 200)
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(300, 4)) @ chance.normal(size=(4, 16)) + 0.3 * chance.normal(size=(300, 16))
+    weight, gram = chance.normal(size=(5, 16)), rows.T @ rows
+    hessian = gram + 0.02 * np.diag(gram).mean() * np.eye(16)
+    steps = rounding.scales_of(weight, 4, 8, signed=True)
+    begun = rounding.gptq(weight, steps, 4, gram, 0.02)
+    whole, moved = rounding.refined(weight, begun, steps, 4, gram, 0.02, lambda steps: steps)
+    least = cost(weight, whole, moved, hessian)
+    assert (least < cost(weight, begun, steps, hessian)).all()
+    assert whole.min() >= -8
+    assert whole.max() <= 7
+    for column in range(16):
+        for change in (-1, 1):
+            other = whole.astype(int)
+            other[:, column] = np.clip(other[:, column] + change, -8, 7)
+            assert (cost(weight, other, moved, hessian) >= least - 1e-9).all()
+    for block in range(2):
+        for share in (0.999, 1.001):
+            other = moved.copy()
+            other[:, block] *= share
+            assert (cost(weight, whole, other, hessian) >= least - 1e-9).all()
+
+
+def test_steps_that_move_are_steps_that_the_file_holds():
+    chance = np.random.default_rng(1)
+    weight, rows = chance.normal(size=(6, 32)), chance.normal(size=(200, 32))
+    steps = onnx_storage.half_steps(rounding.scales_of(weight, 4, 16, signed=True))
+    whole, moved = rounding.refined(weight, rounding.nearest(weight, steps, 4), steps, 4, rows.T @ rows, 0.01, onnx_storage.half_steps)
+    assert (moved == moved.astype(np.float16)).all()
+    assert (moved != steps).any()
+    assert cost(weight, whole, moved, rows.T @ rows).sum() < cost(weight, rounding.nearest(weight, steps, 4), steps, rows.T @ rows).sum()
+
+
+class OneStep(nn.Module):
+    """A decoder that is told its state."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRU(32, 32, batch_first=True)
+
+    def forward(self, x, state):
+        return self.cell(x, state[None])[0]
+
+
+def test_the_states_that_a_layer_begins_with_are_looked_at(tmp_path, monkeypatch):
+    model, rows = seeded(OneStep), []
+    x, state = torch.randn(20, 1, 32, generator=torch.manual_seed(0)), torch.randn(20, 32, generator=torch.manual_seed(1))
+    monkeypatch.setattr(onnx_bits, "integer_of", spy(rows, onnx_bits.integer_of))
+    runtime, structure = plugins.load("runtimes", RUNTIME), coverage.analyse(model, (x[:2], state[:2]))
+    runtime.export(Draft(model, structure, (x[:2], state[:2])), (x[:2], state[:2]), [], tmp_path / "base.onnx")
+    runtime.finish(
+        Draft(model, structure, (x[:2], state[:2]), bits={"cell": "w4"}), tmp_path / "base.onnx", [(x, state)], tmp_path / "m.onnx"
+    )
+    of_inputs, of_states = rows
+    np.testing.assert_allclose(of_inputs, x[:, 0].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(of_states[:20], state.numpy(), rtol=1e-6)
+    assert of_states.shape == (40, 32), "states told, then outputs"
