@@ -1,7 +1,7 @@
 """What tensors of an ONNX graph hold on calibration inputs: their ranges, some of their values, and the rows that layers read."""
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 
 from autoslim.ranges import VALUES
 
-#: rows that are kept of what one layer reads, over all batches, and the most numbers that they may hold
-ROWS, MOST = 1024, 1 << 22
+#: rows that are kept of what one layer reads, over all batches; of one whose rounding looks at them; and the most numbers that they may hold
+ROWS, MANY, MOST = 1024, 4096, 1 << 22
 Feed = Mapping[str, np.ndarray]
 Geometry = tuple
 
@@ -35,16 +35,20 @@ class Seen:
         return np.concatenate(self.rows[geometry])
 
 
-def observe(model: onnx.ModelProto, wanted: Mapping[str, Iterable[Geometry]], feeds: Sequence[Feed]) -> dict[str, Seen]:
+def observe(
+    model: onnx.ModelProto, wanted: Mapping[str, Iterable[Geometry]], feeds: Sequence[Feed], many: Collection[str] = ()
+) -> dict[str, Seen]:
     """{tensor: what was seen}. ``wanted``: {tensor: geometries of the layers that read it}; ``feeds`` are small batches, run one by
-    one, and only samples of what they give stay in memory. Tensors that are no floats, or hold nothing, are left out."""
+    one, and only samples of what they give stay in memory: of tensors in ``many`` up to MANY rows, of others up to ROWS. Tensors that are no
+    floats, or hold nothing, are left out."""
     session = opened(model, wanted)
     found: dict[str, Seen] = {}
     names = [item.name for item in session.get_outputs() if item.name in wanted and item.type == "tensor(float)"]
     for number, feed in enumerate(feeds):
         for name, value in zip(names, session.run(names, dict(feed)), strict=True):
             if value.size:
-                take(found.setdefault(name, Seen()), name, value, wanted[name], number, len(feeds))
+                most = MANY if name in many else ROWS
+                take(found.setdefault(name, Seen()), name, value, wanted[name], number, len(feeds), most)
     return found
 
 
@@ -59,8 +63,8 @@ def opened(model: onnx.ModelProto, wanted: Iterable[str]) -> onnxruntime.Inferen
     return onnxruntime.InferenceSession(copied.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def take(seen: Seen, name: str, value: np.ndarray, geometries: Iterable[Geometry], number: int, feeds: int) -> None:
-    """Add one batch of a tensor; which values and rows are kept depends on the name and the number of the batch alone."""
+def take(seen: Seen, name: str, value: np.ndarray, geometries: Iterable[Geometry], number: int, feeds: int, most: int = ROWS) -> None:
+    """Add one batch of a tensor, of all batches at most ``most`` rows; which values and rows are kept depends on the name and the number of the batch alone."""
     chance = np.random.default_rng([zlib.crc32(name.encode()), number])
     seen.low, seen.high = min(seen.low, float(value.min())), max(seen.high, float(value.max()))
     seen.values.append(value.reshape(-1)[picks(chance, value.size, -(-VALUES // feeds))])
@@ -68,14 +72,14 @@ def take(seen: Seen, name: str, value: np.ndarray, geometries: Iterable[Geometry
         if not geometry:
             rows = value.reshape(-1, value.shape[-1])
             seen.positions = max(1, len(rows) // len(value))
-            some = picks(chance, len(rows), most_rows(value.shape[-1], feeds))
+            some = picks(chance, len(rows), most_rows(value.shape[-1], feeds, most))
             seen.rows.setdefault(geometry, []).append(rows[some][:, None, :])
         else:
-            seen.rows.setdefault(geometry, []).append(patches(value, geometry, chance, feeds))
+            seen.rows.setdefault(geometry, []).append(patches(value, geometry, chance, feeds, most))
 
 
-def most_rows(width: int, feeds: int) -> int:
-    return max(1, min(ROWS, MOST // max(width, 1)) // feeds)
+def most_rows(width: int, feeds: int, most: int) -> int:
+    return max(1, min(most, MOST // max(width, 1)) // feeds)
 
 
 def picks(chance: np.random.Generator, size: int, most: int) -> np.ndarray:
@@ -83,7 +87,7 @@ def picks(chance: np.random.Generator, size: int, most: int) -> np.ndarray:
     return np.arange(size) if size <= most else np.sort(chance.choice(size, most, replace=False))
 
 
-def patches(value: np.ndarray, geometry: Geometry, chance: np.random.Generator, feeds: int) -> np.ndarray:
+def patches(value: np.ndarray, geometry: Geometry, chance: np.random.Generator, feeds: int, most: int = ROWS) -> np.ndarray:
     """(n, groups, channels per group * kernel): what a convolution reads at some positions of ``value`` (batch, channels, ...)."""
     groups, kernel, strides, pads, dilations = geometry
     axes = len(kernel)
@@ -95,7 +99,7 @@ def patches(value: np.ndarray, geometry: Geometry, chance: np.random.Generator, 
     windows = windows[(slice(None), slice(None), *steps, *(slice(None, None, apart) for apart in dilations))]
     places = (windows.shape[0], *windows.shape[2 : 2 + axes])
     width = value.shape[1] * int(np.prod(kernel))
-    some = picks(chance, int(np.prod(places)), most_rows(width, feeds))
+    some = picks(chance, int(np.prod(places)), most_rows(width, feeds, most))
     batch, *spots = np.unravel_index(some, places)
     rows = np.moveaxis(windows, 1, 1 + axes)[(batch, *spots)]  # (n, channels, *kernel)
     return rows.reshape(len(rows), groups, -1).astype(np.float32)

@@ -36,6 +36,11 @@ FLOAT = 32
 #: inputs that share one step: weights of four bits, and columns of a table; rows per sample up to which MatMulNBits was measured faster
 #: than float
 BLOCK, FEW_ROWS = 32, 4
+#: the fewest inputs that share a step where blocks of 32 do not divide a layer's inputs
+LEAST_BLOCK = 16
+#: inputs per output from which w4 stores four bits: with nine weights a filter (depthwise convolutions) there is nothing for GPTQ to make up for
+#: the error with, and they are a hundredth of a network
+FOUR_BITS_FROM = 32
 #: hidden units from which a GRU of integer products was measured faster than float
 GRU_FROM = 512
 
@@ -47,7 +52,8 @@ class Format:
     ``ranges``: how the range of integer activations is found. ``zero``: whether 0 may lie anywhere in it or in its middle; behind a ReLU it is
     the lowest value either way. ``per``: whether a weight has a step for each output (below eight bits for each block of inputs) or one. ``rounding``: how weights become integers. ``equalise``: whether
     scales move between a layer's inputs and its weights. ``bias``: whether it takes up the mean error of the outputs. ``fallback``:
-    whether a layer that loses much as integers computes in float, its weights stored as narrow as told.
+    whether a layer that loses much as integers computes in float, its weights stored as narrow as told, and whether one with few weights per
+    output has eight bits in the place of four.
     """
 
     name: Any
@@ -111,13 +117,19 @@ def stored_bits(value: Any) -> int:
 
 
 def block_of(inputs: int) -> int:
-    """How many inputs share one step: 32 where that divides them, else all."""
-    return BLOCK if inputs % BLOCK == 0 else inputs
+    """How many inputs share one step: the greatest divisor from 32 down to 16, else all."""
+    return next((size for size in range(BLOCK, LEAST_BLOCK - 1, -1) if inputs % size == 0), inputs)
+
+
+def kept(form: Format, inputs: int) -> Format:
+    """The format that a weight of so many inputs per output is stored in: of w4, eight bits below ``FOUR_BITS_FROM`` unless ``fallback`` is never."""
+    few = form.name == "w4" and inputs < FOUR_BITS_FROM and form.fallback != "never"
+    return replace(form, stored=8) if few else form
 
 
 def weight_bytes(form: Format, outputs: int, inputs: int, few: bool = False) -> int:
     """Bytes of a weight (outputs, inputs) and its steps in a file. ``few``: the layer reads at most FEW_ROWS rows per sample."""
-    count = outputs * inputs
+    form, count = kept(form, inputs), outputs * inputs
     if not form.whole:
         return count * form.stored // 8
     steps = outputs

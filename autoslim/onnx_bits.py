@@ -5,8 +5,9 @@ layer's outputs, :mod:`rounding` makes integers, :mod:`onnx_qdq` and :mod:`onnx_
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -15,21 +16,28 @@ from autoslim import equalising, onnx_qdq, onnx_recurrent, onnx_storage
 from autoslim.calibration import Feed, Seen, observe
 from autoslim.choosing import Choice, Reader, choose, choose_alone, judged, product
 from autoslim.engine import Draft
-from autoslim.formats import FEW_ROWS
+from autoslim.formats import FEW_ROWS, kept
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import MATRICES, RECURRENT, TABLES, Site, sites
 from autoslim.onnx_qdq import Weight
 from autoslim.ranges import Range, rounded
-from autoslim.rounding import adaround, gptq, nearest, scales_of
+from autoslim.replaying import Replay
+from autoslim.rounding import adaround, aligned, gptq, nearest, refined, scales_of, shrinkage, spread
 
 #: the file's note of what was asked of which layer
 META = "autoslim.bits"
 #: and of the layers that were meant as integers and compute in float, {layer: relative error of its outputs as integers}
 FELL = "autoslim.fell"
+#: what a note says of layers with few weights
+FEW = "bits: {} have few weights per output and are stored in 8 bits; fallback: never insists"
 #: relative error of outputs above which a layer computes in float
 LOUD = 0.05
 #: operator set in which four-bit integers exist
 FOUR_BITS = 21
+#: how often at most the calibration inputs run through what is rounded already
+STAGES = 16
+#: a weight that is still to be stored narrow, with the tensors that must be seen first
+Task = tuple[tuple[str, ...], Callable[[Replay | None], None]]
 
 
 def quantise(model: onnx.ModelProto, draft: Draft, feeds: Sequence[Feed]) -> tuple[onnx.ModelProto, list[str]]:
@@ -59,7 +67,8 @@ class Writer:
     """One graph on its way to its bits."""
 
     def __init__(self, graph: Graph, found: Sequence[Site], feeds: Sequence[Feed]) -> None:
-        self.graph, self.notes = graph, []
+        self.graph, self.notes, self.feeds = graph, [], feeds
+        found = self.widened(found)
         self.matrices = [site for site in found if site.op in MATRICES]
         self.recurrent = [site for site in found if site.op in RECURRENT]
         self.tables = [site for site in found if site.op in TABLES]
@@ -67,6 +76,7 @@ class Writer:
         self.fell: dict[str, float] = {}
         self.inside = onnx_qdq.joined(graph, [site for site in self.matrices if site.format.integer])
         self.seen = self.look(feeds)
+        self.now = dict(self.seen)
         few = [site.node.name for site in self.matrices if self.in_blocks(site)]
         self.bytes = [site for site in self.matrices if site.format.integer and site.node.name not in few]
         self.blocks = [site for site in self.matrices if site.node.name in few]
@@ -76,17 +86,35 @@ class Writer:
 
     def look(self, feeds: Sequence[Feed]) -> dict[str, Seen]:
         """What the tensors held that need a range, or whose rows are needed."""
+        self.many: set[str] = set()
         wanted: dict[str, set] = {tensor: set() for tensor in onnx_qdq.byte_tensors(self.graph, self.inside)}
         for site in self.matrices:
             if site.format.activations == 16:
                 wanted.setdefault(site.data, set())
             if site.format.integer or compensated(site):
                 wanted.setdefault(site.data, set()).add(site.geometry)
+            if compensated(site):
+                self.many.add(site.data)
         for site in self.recurrent:
-            for tensor in onnx_recurrent.read_by(self.graph, site.node) if compensated(site) else ():
-                wanted.setdefault(tensor or "", set()).add(())
-        wanted.pop("", None)
-        return observe(self.graph.model, wanted, feeds) if wanted else {}
+            for tensors in onnx_recurrent.read_by(self.graph, site.node) if compensated(site) else ():
+                for tensor in tensors:
+                    wanted.setdefault(tensor, set()).add(())
+                    self.many.add(tensor)
+        self.wanted = wanted
+        return observe(self.graph.model, wanted, feeds, self.many) if wanted else {}
+
+    def widened(self, found: Sequence[Site]) -> list[Site]:
+        """The sites, convolutions and products with few weights per output in eight bits in the place of four; a note names all such layers."""
+        few = {site.layer: None for site in found if any(kept(site.format, inputs) != site.format for inputs in self.inputs(site))}
+        if few:
+            self.notes.append(FEW.format(", ".join(few)))
+        return [replace(site, format=kept(site.format, *self.inputs(site))) if site.op in MATRICES else site for site in found]
+
+    def inputs(self, site: Site) -> list[int]:
+        """Weights per output of each of a layer's matrices; of a table none."""
+        if site.op in RECURRENT:
+            return [self.graph.constants[name].dims[-1] for name in site.node.input[1:3]]
+        return [site.matrices(self.graph.array(site.weight)).shape[2]] if site.op in MATRICES else []
 
     def in_blocks(self, site: Site) -> bool:
         """Whether four-bit weights are multiplied by MatMulNBits."""
@@ -99,21 +127,53 @@ class Writer:
         """Change the graph in place, layer by layer as decided; returns notes, a line each, on layers that got something else than they
         were asked for."""
         ranges = self.decide()
+        replay = self.replay()
         weights = {site.node.name: self.weight(site, ranges) for site in self.bytes}
         onnx_qdq.insert(self.graph, self.bytes, self.inside, ranges, weights)
         for site in self.blocks:
             integer, steps = self.narrow(site, onnx_storage.BLOCK)
             onnx_storage.blocks(self.graph, site.node, integer, steps, onnx_qdq.unique(self.graph, site.weight, site.node))
-        for site in {site.weight: site for site in self.floats}.values():
-            self.store(site)
+        self.store_all(replay)
         sixteen = [site for site in self.floats if site.format.activations == 16 and site.data in self.seen]
         onnx_qdq.words(self.graph, sixteen, {site.data: choose_alone(self.seen[site.data], site.format) for site in sixteen})
-        for site in self.tables:
-            self.table(site)
-        for site in self.recurrent:
-            self.recur(site)
         self.graph.tidy()
         return self.notes
+
+    # -- narrow storage, layer after layer --------------------------------------------------------------------------------
+
+    def replay(self) -> Replay | None:
+        """The graph as it is now, to look at again; None where no float layer's rounding looks at its inputs."""
+        if not any(compensated(site) for site in (*self.floats, *self.recurrent)):
+            return None
+        copied = Graph(onnx.ModelProto.FromString(self.graph.model.SerializeToString()))
+        copied.tidy()
+        return Replay(copied.model, self.wanted, self.feeds, self.many)
+
+    def store_all(self, replay: Replay | None) -> None:
+        """Store what has float kernels in the order of the graph, so that each weight is rounded for inputs that come from rounded layers."""
+        for site in self.tables:
+            self.table(site, replay)
+        place = {node.name: number for number, node in enumerate(self.graph.model.graph.node)}
+        sites = [*{site.weight: site for site in self.floats}.values(), *self.recurrent]
+        tasks = [task for site in sorted(sites, key=lambda site: place[site.node.name]) for task in self.tasks(site)]
+        stages = in_stages([tensor for tensors, _ in tasks for tensor in tensors])
+        last = {tensor: number for number, (tensors, _) in enumerate(tasks) for tensor in tensors}
+        for number, (tensors, store) in enumerate(tasks):
+            fresh = [stages.pop(tensor) for tensor in tensors if tensor in stages]
+            if fresh and replay is not None:
+                again = [tensor for stage in fresh for tensor in stage]
+                self.now |= replay.seen(again)
+                stages = {tensor: stage for tensor, stage in stages.items() if tensor not in again}
+            store(replay)
+            for tensor in tensors:
+                if last[tensor] == number:
+                    del self.now[tensor]  # rows of a large network are many
+
+    def tasks(self, site: Site) -> list[Task]:
+        """What is to be stored of a layer with float kernels."""
+        if site.op in RECURRENT:
+            return self.recur(site)
+        return [((site.data,) if compensated(site) else (), partial(self.store, site))]
 
     # -- integer activations ----------------------------------------------------------------------------------------------
 
@@ -205,33 +265,39 @@ class Writer:
         scale = self.scale.get(site.node.name)
         matrices = matrices if scale is None else matrices * scale[:, None, :]
         alone = len(self.graph.readers.get(site.weight, ())) <= 1  # what several layers share is rounded once for all of them
-        rows = self.rows(site, scale) if compensated(site) and alone else None
+        rows = self.rows(site, scale, self.now if half else self.seen) if compensated(site) and alone else None
+        told = None if rows is None or not half else self.rows(site, scale, self.seen)
         bits, signed = site.format.stored, block < matrices.shape[2] or half
         one = scales_of(matrices.reshape(1, -1), bits, matrices.size, signed=signed) if site.format.per == "tensor" else None
         integers, steps = [], []
         for index, matrix in enumerate(matrices):
             x = None if rows is None else rows[:, index].astype(np.float64)
+            matrix = matrix if told is None else aligned(matrix, x, told[:, index].astype(np.float64))
             step = scales_of(matrix, bits, block, None if x is None else np.square(x).mean(0), signed)
             step = step if one is None else np.broadcast_to(one, step.shape).copy()
             step = onnx_storage.half_steps(step) if half and bits < 16 else step
-            integers.append(integer_of(matrix, step, site, x))
+            integer, step = integer_of(matrix, step, site, x, half and one is None)
+            integers.append(integer)
             steps.append(step)
         return np.concatenate(integers), np.concatenate(steps)
 
-    def rows(self, site: Site, scale: np.ndarray | None) -> np.ndarray:
-        rows = self.seen[site.data.removesuffix("_equalised")].rows_of(site.geometry)
+    def rows(self, site: Site, scale: np.ndarray | None, seen: Mapping[str, Seen]) -> np.ndarray:
+        rows = seen[site.data.removesuffix("_equalised")].rows_of(site.geometry)
         return rows if scale is None else rows / scale
 
-    def store(self, site: Site) -> None:
+    def store(self, site: Site, replay: Replay | None) -> None:
         """A float layer with a narrow weight."""
         if not site.format.whole:
             self.half(site, site.weight)
             return
-        value = self.graph.array(site.weight)
+        name, value = site.weight, self.graph.array(site.weight)
         inputs = site.matrices(value).shape[2]
         block = inputs if site.format.stored >= 8 else onnx_storage.block_of(inputs)
         integer, steps = self.narrow(site, block, half=True)
-        onnx_storage.whole(self.graph, site.weight, site.node, integer, steps, site.format.stored, site.axis == 1)
+        onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, site.axis == 1)
+        if replay is not None:
+            coded = (integer * spread(steps, inputs)).astype(np.float32)
+            replay.replace(name, site.stored(coded.reshape(site.groups, -1, inputs), value.shape))
 
     def half(self, site: Site, name: str) -> None:
         """Store a weight in 16 bits; a note where it has to stay in 32."""
@@ -239,43 +305,70 @@ class Writer:
         if why:
             self.notes.append(f"bits: {site.layer} stays in 32 bits, it {why}")
 
-    def table(self, site: Site) -> None:
+    def table(self, site: Site, replay: Replay | None) -> None:
         """An embedding."""
         self.note_steps(site, "column")
         width = self.graph.constants[site.weight].dims[1]
         if not site.format.whole:
             onnx_storage.half_table(self.graph, site.node, site.weight, site.format.name == "bf16")
-        elif site.format.stored == 4 and width % onnx_storage.BLOCK == 0:
-            onnx_storage.narrow_table(self.graph, site.node, site.weight, 4)
+            return
+        name = site.weight
+        if site.format.stored == 4 and width % onnx_storage.BLOCK == 0:
+            coded = onnx_storage.narrow_table(self.graph, site.node, name, 4)
         else:
             if site.format.stored == 4:
                 self.notes.append(f"bits: {site.layer} is stored in 8 bits, {width} columns are no multiple of {onnx_storage.BLOCK}")
-            onnx_storage.table(self.graph, site.node, site.weight, max(8, site.format.stored))
+            coded = onnx_storage.table(self.graph, site.node, name, max(8, site.format.stored))
+        if replay is not None:
+            replay.replace(name, coded)
 
     def note_steps(self, site: Site, each: str) -> None:
         """A note where ``per: tensor`` is asked of what has more than one step whatever it is asked."""
         if site.format.whole and site.format.per == "tensor":
             self.notes.append(f"bits: {site.layer} has a step for each {each}, per: tensor has no effect on it")
 
-    def recur(self, site: Site) -> None:
-        """A recurrent layer: integer kernels where there are some, else narrow storage."""
+    def recur(self, site: Site) -> list[Task]:
+        """A recurrent layer: integer kernels where there are some, else what is to be stored narrow."""
         self.note_steps(site, "output of a gate")
         if site.format.integer:
             if onnx_recurrent.dynamic(self.graph, site.node, site.format.stored):
-                return
+                return []
             self.notes.append(f"bits: {site.layer}: {onnx_recurrent.FLOAT}")
-        for name, tensor in zip(site.node.input[1:3], onnx_recurrent.read_by(self.graph, site.node), strict=True):
+        tasks: list[Task] = []
+        for name, tensors in zip(site.node.input[1:3], onnx_recurrent.read_by(self.graph, site.node), strict=True):
             if not site.format.whole:
                 self.half(site, name)
                 continue
-            value = self.graph.array(name)
-            flat = value.reshape(-1, value.shape[-1])
-            block = flat.shape[1] if site.format.stored >= 8 else onnx_storage.block_of(flat.shape[1])
-            x = self.seen[tensor].rows_of(())[:, 0].astype(np.float64) if compensated(site) and tensor in self.seen else None
-            steps = scales_of(flat, site.format.stored, block, None if x is None else np.square(x).mean(0), signed=True)
-            steps = steps if site.format.stored == 16 else onnx_storage.half_steps(steps)
-            integer = integer_of(flat, steps, site, x)
-            onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, False)
+            known = tuple(tensor for tensor in tensors if compensated(site) and tensor in self.seen)
+            tasks.append((known, partial(self.gates, site, name, known)))
+        return tasks
+
+    def gates(self, site: Site, name: str, tensors: Sequence[str], replay: Replay | None) -> None:
+        """Store a matrix of a recurrent layer, (directions, gates, inputs), which reads ``tensors``; nothing is known of it where there are none."""
+        value = self.graph.array(name)
+        flat = value.reshape(-1, value.shape[-1])
+        own = replace(site, format=kept(site.format, flat.shape[1]))
+        bits = own.format.stored
+        block = flat.shape[1] if bits >= 8 else onnx_storage.block_of(flat.shape[1])
+        x = None
+        if tensors and compensated(own):
+            before, x = (
+                np.concatenate([seen[one].rows_of(())[:, 0] for one in tensors]).astype(np.float64) for seen in (self.seen, self.now)
+            )
+            flat = aligned(flat, x, before)
+        steps = scales_of(flat, bits, block, None if x is None else np.square(x).mean(0), signed=True)
+        steps = steps if bits == 16 else onnx_storage.half_steps(steps)
+        integer, steps = integer_of(flat, steps, own, x, free=True)
+        onnx_storage.whole(self.graph, name, site.node, integer, steps, bits, False)
+        if replay is not None:
+            replay.replace(name, integer * spread(steps, flat.shape[1]))
+
+
+def in_stages(tensors: Sequence[str]) -> dict[str, list[str]]:
+    """{tensor: those that are looked at together with it}: neighbours in the order of the graph, at most ``STAGES`` groups."""
+    once = list(dict.fromkeys(tensors))
+    size = -(-len(once) // STAGES)
+    return {tensor: once[number // size * size :][:size] for number, tensor in enumerate(once)}
 
 
 def compensated(site: Site) -> bool:
@@ -284,14 +377,16 @@ def compensated(site: Site) -> bool:
     return site.format.stored < 16 and (told in ("gptq", "adaround") or (told == "auto" and site.format.stored < 8))
 
 
-def integer_of(matrix: np.ndarray, steps: np.ndarray, site: Site, rows: np.ndarray | None) -> np.ndarray:
-    """(outputs, inputs) integers by the site's rounding."""
+def integer_of(matrix: np.ndarray, steps: np.ndarray, site: Site, rows: np.ndarray | None, free: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(integers (outputs, inputs), steps (outputs, blocks)) by the site's rounding. ``free``: steps may still move, as 16 bits hold them."""
     bits = site.format.stored
     if rows is None:
-        return nearest(matrix, steps, bits)
+        return nearest(matrix, steps, bits), steps
     if site.format.rounding == "adaround":
-        return adaround(matrix, steps, bits, rows)
-    return gptq(matrix, steps, bits, rows.T @ rows)
+        return adaround(matrix, steps, bits, rows), steps
+    gram, damping = rows.T @ rows, shrinkage(rows)
+    found = gptq(matrix, steps, bits, gram, damping)
+    return refined(matrix, found, steps, bits, gram, damping, onnx_storage.half_steps) if free and bits < 8 else (found, steps)
 
 
 __all__ = ["FELL", "META", "quantise"]

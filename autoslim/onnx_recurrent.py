@@ -16,11 +16,12 @@ FLOAT = (
 )
 
 
-def read_by(graph: Graph, node: onnx.NodeProto) -> tuple[str | None, str | None]:
-    """The tensors whose last axis W and R multiply: the layer's inputs, and its own outputs, which lag behind what R reads by one step. None
-    for R where outputs are not kept, or both directions lie in them."""
+def read_by(graph: Graph, node: onnx.NodeProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tensors whose last axis W and R multiply: the layer's inputs; and the state it begins with and its own outputs, which lag behind what R
+    reads by one step. None for R where outputs are not kept, or both directions lie in them."""
     one_way = graph.constants[node.input[2]].dims[0] == 1
-    return node.input[0], (node.output[0] or None) if one_way else None
+    begun = node.input[5] if len(node.input) > 5 and node.input[5] not in graph.constants else ""
+    return (node.input[0],), tuple(name for name in (begun, node.output[0]) if name) if one_way and node.output[0] else ()
 
 
 def dynamic(graph: Graph, node: onnx.NodeProto, bits: int) -> bool:

@@ -10,7 +10,7 @@ import onnx
 from autoslim.formats import BLOCK, block_of
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_qdq import integers
-from autoslim.rounding import nearest, scales_of, settled
+from autoslim.rounding import nearest, scales_of, settled, spread
 
 HALF_MAX = float(np.finfo(np.float16).max)
 
@@ -83,34 +83,40 @@ def blocks(graph: Graph, node: onnx.NodeProto, integer: np.ndarray, steps: np.nd
     graph.need_domain("com.microsoft", 1)
 
 
-def table(graph: Graph, node: onnx.NodeProto, name: str, bits: int = 8) -> None:
-    """Store an embedding's table (entries, width) as integers with a step per column; only the rows that are looked up are widened.
+def table(graph: Graph, node: onnx.NodeProto, name: str, bits: int = 8) -> np.ndarray:
+    """Store an embedding's table (entries, width) as integers with a step per column; only the rows that are looked up are widened. Returns
+    the table as it will be read.
 
     Gather, Cast, Mul: widening before the Gather would take the whole table at every inference, and ONNX Runtime moves a
     DequantizeLinear on to later nodes as a pair that makes bytes again.
     """
     value = graph.array(name)
     steps = scales_of(value.T, bits, len(value)).astype(np.float32)
-    stored = graph.constant(f"{name}_quantized", nearest(value.T, steps, bits).T)
+    whole = nearest(value.T, steps, bits).T
+    stored = graph.constant(f"{name}_quantized", whole)
     steps = steps[:, 0]
     scale = graph.constant(f"{name}_scale", steps)
     found = node.output[0]
     node.input[0], node.output[0] = stored, f"{found}_row"
     wide = graph.node("Cast", [f"{found}_row"], [f"{found}_widened"], f"{node.name}_widen", node, to=onnx.TensorProto.FLOAT)
     graph.node("Mul", [wide, scale], [found], f"{node.name}_scale", node)
+    return whole * steps
 
 
-def narrow_table(graph: Graph, node: onnx.NodeProto, name: str, bits: int) -> None:
-    """Store an embedding's table with a step per row and block of columns: ONNX Runtime's GatherBlockQuantized."""
+def narrow_table(graph: Graph, node: onnx.NodeProto, name: str, bits: int) -> np.ndarray:
+    """Store an embedding's table with a step per row and block of columns: ONNX Runtime's GatherBlockQuantized. Returns the table as it will
+    be read."""
     value = graph.array(name)
     steps = scales_of(value, bits, BLOCK, signed=True)
-    unsigned = (nearest(value, steps, bits).astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    integer = nearest(value, steps, bits)
+    unsigned = (integer.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
     packed = unsigned if bits == 8 else unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)
     stored, scale = graph.constant(f"{name}_quantized", packed), graph.constant(f"{name}_scale", steps.astype(np.float32))
     told = {"bits": bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
     graph.node("GatherBlockQuantized", [stored, node.input[1], scale], list(node.output), node.name, node, domain="com.microsoft", **told)
     graph.model.graph.node.remove(node)
     graph.need_domain("com.microsoft", 1)
+    return integer * spread(steps, value.shape[1])
 
 
 def half_table(graph: Graph, node: onnx.NodeProto, name: str, brain: bool = False) -> None:

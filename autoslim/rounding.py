@@ -1,10 +1,14 @@
 """Weights to integers: to the nearest, with the error of each column spread over the later ones (GPTQ), or up and down as
 the layer's outputs like it best (AdaRound)."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 #: damping of the Gram matrix as a share of its mean diagonal (Frantar et al. 2022, section 3.3, step 3), and columns per block
 DAMPING, BLOCK = 0.01, 128
+#: damping of the weights that rounded inputs ask for, sweeps of the coordinate descent, and the most that a Gram matrix is shrunk
+ALIGNING, SWEEPS, MOST_SHRINKAGE = 0.1, 3, 0.9
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 #: AdaRound: steps, rate, weight of the regulariser, and the stretch of the sigmoid (Nagel et al. 2020, section 3.3)
 STEPS, RATE, PRESSURE, STRETCH = 400, 0.02, 0.01, (-0.1, 1.1)
@@ -60,7 +64,7 @@ def spread(scales: np.ndarray, inputs: int) -> np.ndarray:
     return np.repeat(scales, inputs // scales.shape[1], axis=1)
 
 
-def gptq(weight: np.ndarray, scales: np.ndarray, bits: int, gram: np.ndarray) -> np.ndarray:
+def gptq(weight: np.ndarray, scales: np.ndarray, bits: int, gram: np.ndarray, damping: float = DAMPING) -> np.ndarray:
     """(outputs, inputs) integers by GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, algorithm 1): columns in turn, each
     one's error moved to the columns after it by the inverse of ``gram`` = X^T X (inputs, inputs).
 
@@ -69,7 +73,7 @@ def gptq(weight: np.ndarray, scales: np.ndarray, bits: int, gram: np.ndarray) ->
     low, high = bounds(bits)
     inputs = weight.shape[1]
     order = np.argsort(-np.diag(gram), kind="stable")
-    upper = inverse_root(gram[np.ix_(order, order)])
+    upper = inverse_root(gram[np.ix_(order, order)], damping)
     if upper is None:
         return nearest(weight, scales, bits)
     left = weight.astype(np.float64)[:, order]
@@ -88,11 +92,77 @@ def gptq(weight: np.ndarray, scales: np.ndarray, bits: int, gram: np.ndarray) ->
     return found[:, np.argsort(order, kind="stable")]
 
 
-def inverse_root(gram: np.ndarray) -> np.ndarray | None:
+def refined(
+    weight: np.ndarray,
+    whole: np.ndarray,
+    scales: np.ndarray,
+    bits: int,
+    gram: np.ndarray,
+    damping: float,
+    keep: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """(integers, steps) with no more error tr((W - Q) G (W - Q)^T) than before, G the damped ``gram``, by coordinate descent: in turn each
+    block's step by least squares, kept where what ``keep`` makes of it for the file is better, and each column's integers.
+
+    The descent on integers is that of Behdin et al. 2023 (QuantEase, https://arxiv.org/abs/2309.01885, section 3.1), begun from GPTQ's."""
+    low, high = bounds(bits)
+    whole, scales = whole.astype(np.float64), scales.copy()
+    damped = damped_of(gram, damping)
+    inputs, size = weight.shape[1], weight.shape[1] // scales.shape[1]
+    slope = (weight - whole * spread(scales, inputs)) @ damped  # (outputs, inputs): half the negative gradient
+    for _ in range(SWEEPS):
+        for block in range(scales.shape[1]):
+            part = slice(block * size, (block + 1) * size)
+            levels = whole[:, part]
+            bend = ((levels @ damped[part, part]) * levels).sum(1)
+            gain = (slope[:, part] * levels).sum(1)
+            moved = keep(np.where(bend > 0, scales[:, block] + gain / np.where(bend > 0, bend, 1), scales[:, block])) - scales[:, block]
+            moved = np.where(2 * moved * gain > np.square(moved) * bend, moved, 0)
+            scales[:, block] += moved
+            slope -= (moved[:, None] * levels) @ damped[part]
+        for column in range(inputs):
+            step = scales[:, column // size]
+            better = np.clip(np.rint(whole[:, column] + slope[:, column] / (step * damped[column, column])), low, high)
+            rows = np.flatnonzero(better != whole[:, column])
+            if len(rows):
+                change = (better[rows] - whole[rows, column]) * step[rows]
+                whole[rows, column] = better[rows]
+                slope[rows] -= np.outer(change, damped[column])
+    return whole.astype(np.int8), scales
+
+
+def aligned(weight: np.ndarray, rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """(outputs, inputs) the weight whose outputs on ``rows`` (n, inputs) are nearest to those of ``weight`` on the rows that the layer read
+    ``before`` any layer was rounded: least squares, damped towards ``weight`` as GPTQ's Gram matrix is (Li et al. 2025, GPTAQ,
+    https://arxiv.org/abs/2504.02692, section 3)."""
+    return (
+        weight
+        + np.linalg.solve(
+            damped_of(rows.T @ rows, max(ALIGNING, shrinkage(rows))), rows.T @ (before - rows) @ weight.T.astype(np.float64)
+        ).T
+    )
+
+
+def shrinkage(rows: np.ndarray) -> float:
+    """How much of its mean diagonal a Gram matrix of ``rows`` (n, inputs) needs on its diagonal, for rows that were not seen: the shrinkage of
+    Ledoit and Wolf 2004 (https://doi.org/10.1016/S0047-259X(03)00096-4, section 3.3), at least GPTQ's own share."""
+    many, inputs = rows.shape
+    moments = rows.T @ rows / many
+    apart = np.square(moments - np.diag(moments).mean() * np.eye(inputs)).sum()
+    noise = (np.square(np.square(rows).sum(1)).sum() / many - np.square(moments).sum()) / many
+    share = min(noise / apart, MOST_SHRINKAGE) if min(noise, apart) > 0 else 0.0
+    return max(DAMPING, share / (1 - share))
+
+
+def damped_of(gram: np.ndarray, share: float) -> np.ndarray:
+    """A Gram matrix with ``share`` of its mean diagonal added to the diagonal."""
+    return gram.astype(np.float64) + share * max(float(np.diag(gram).mean()), 1e-12) * np.eye(len(gram))
+
+
+def inverse_root(gram: np.ndarray, damping: float = DAMPING) -> np.ndarray | None:
     """The upper Cholesky factor of the inverse of a damped Gram matrix; None where there is none."""
-    damped = gram.astype(np.float64) + DAMPING * max(float(np.diag(gram).mean()), 1e-12) * np.eye(len(gram))
     try:
-        return np.linalg.cholesky(np.linalg.inv(damped)).T
+        return np.linalg.cholesky(np.linalg.inv(damped_of(gram, damping))).T
     except np.linalg.LinAlgError:
         return None
 

@@ -248,7 +248,11 @@ def test_weights_that_the_exporter_leaves_cut_in_the_graph_are_narrow_too(cut, v
 
 
 @pytest.mark.parametrize(
-    ("value", "share", "limit"), [(16, 0.5, 1e-5), ("bf16", 0.5, 1e-4), ("w16", 0.5, 1e-8), ("w8", 0.25, 1e-3), ("w4", 0.125, 0.05)]
+    ("value", "share", "limit"),
+    [
+        *((16, 0.5, 1e-5), ("bf16", 0.5, 1e-4), ("w16", 0.5, 1e-8), ("w8", 0.25, 1e-3)),
+        ({"format": "w4", "fallback": "never"}, 0.125, 0.05),
+    ],
 )
 @pytest.mark.parametrize("net", NETS)
 def test_narrow_storage_keeps_float_kernels_and_shrinks_the_file(nets, net, value, share, limit, tmp_path):

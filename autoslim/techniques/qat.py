@@ -4,7 +4,7 @@ Value: a format with integers (8, "w8", "w4", "w4a8"; 32 leaves the layer alone)
 distillation on the calibration inputs, 60), ``lr`` (0.006, a share of each tensor's root mean square) and ``schedule``: bit-widths that
 weights pass through before the format's own, each for an equal part of the steps ([8, 6] before "w4a8" is 8, 6, 4; the progressive
 quantisation of Zhuang et al. 2018, https://arxiv.org/abs/1711.00205, section 3.2). Weights, and where the format says so what the layer reads, are rounded in the forward pass and straight through in the backward pass (Jacob et al. 2018,
-https://arxiv.org/abs/1712.05877, section 3); the step of each output, or block of 32 inputs where the file has blocks, is learnt too
+https://arxiv.org/abs/1712.05877, section 3); the step of each output, or block of 16 to 32 inputs where the file has blocks, is learnt too
 (Esser et al. 2020, LSQ, https://arxiv.org/abs/1902.08153, section 2.1). The file finds the levels that weights lie on already. The result
 is shipped by the same kernels as ``bits``, rounded to the nearest, without equalisers, which would move the weights off their levels.
 """
@@ -77,7 +77,8 @@ class Member:
                 draft.masks[full] = draft.masks.get(full, torch.ones_like(draft.model.get_submodule(full).weight))
                 draft.projections[full] = level.project
         for name, plan in plans.items():
-            draft.bits[name] = {"format": plan["format"], "rounding": "nearest", "equalise": "never"}
+            insists = {"fallback": "never"} if plan["format"] == "w4" else {}  # levels of four bits are learnt, however few weights share one
+            draft.bits[name] = {"format": plan["format"], "rounding": "nearest", "equalise": "never", **insists}
 
 
 def valid(key: str, value: Any) -> bool:
