@@ -77,7 +77,9 @@ class Member:
                 draft.masks[full] = draft.masks.get(full, torch.ones_like(draft.model.get_submodule(full).weight))
                 draft.projections[full] = level.project
         for name, plan in plans.items():
-            insists = {"fallback": "never"} if plan["format"] == "w4" else {}  # levels of four bits are learnt, however few weights share one
+            insists = (
+                {"fallback": "never"} if plan["format"] == "w4" else {}
+            )  # levels of four bits are learnt, however few weights share one
             draft.bits[name] = {"format": plan["format"], "rounding": "nearest", "equalise": "never", **insists}
 
 
