@@ -111,13 +111,15 @@ def say(problem: Mapping[str, Any], source: str, lines: Mapping[tuple, int], bel
     if source == "command line":
         flag = "-".join(str(part) for part in where if where != ("budget", "max_drop") or part != "budget").replace("_", "-")
         return f"--{flag}: got {problem['input']!r}, allowed: {allowed}"
+    if problem["loc"][-1] == "[key]":
+        return f"{place}: unknown key {name!r}, allowed: {allowed}"
     return f"{place}: {name} is {problem['input']!r}, allowed: {allowed}"
 
 
 def _is_branch(part: Any) -> bool:
-    """Pydantic names the branch of a union in the location; people do not."""
+    """Pydantic names the branch of a union in the location, and says that it means a key itself; people do not."""
     return isinstance(part, str) and (
-        part in ("str", "int", "float", "bool", "dict", "list") or part.startswith(("function-", "list[", "dict["))
+        part in ("str", "int", "float", "bool", "dict", "list", "[key]") or part.startswith(("function-", "list[", "dict["))
     )
 
 

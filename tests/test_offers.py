@@ -78,6 +78,14 @@ def test_every_mistake_comes_with_its_line_in_the_file_the_value_and_what_is_all
     assert found["17"].startswith("recovery.rewind is ['', 'initial'], but task x: ")
 
 
+def test_an_unknown_technique_is_an_unknown_key_with_its_line(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("techniques:\n  chanels: {values: [1.0]}\n")
+    with pytest.raises(UserError) as caught:
+        load_study(None, {"space": str(path)}).space_content()
+    assert str(caught.value).startswith(f"{path}:2: unknown key 'techniques.chanels', allowed: bits, channels, ")
+
+
 def no_initial():
     raise UserError("task x: recovery has rewind: initial, but the task defines no initial()")
 
