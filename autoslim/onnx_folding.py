@@ -32,6 +32,26 @@ def fold(graph: Graph, name: str) -> bool:
     return True
 
 
+def drop_zeros(model: onnx.ModelProto) -> None:
+    """Take sums with a zero without axes out of a graph: what is added to stands in the place of the sum."""
+    graph = Graph(model)
+    for node in [node for node in model.graph.node if node.op_type == "Add"]:
+        other = next((x for zero, x in zip(node.input, reversed(node.input), strict=True) if is_zero(graph, zero)), None)
+        if other is not None and node.output[0] not in graph.outputs:
+            graph.redirect(graph.readers.get(node.output[0], []), node.output[0], other)
+            model.graph.node.remove(node)
+            graph.tidy()
+
+
+def is_zero(graph: Graph, name: str) -> bool:
+    """Whether a tensor is a constant zero without axes."""
+    made = graph.made_by.get(name)
+    if name not in graph.constants and (made is None or made.op_type != "ConstantOfShape" or made.input[0] not in graph.constants):
+        return False
+    dims = graph.constants[name].dims if name in graph.constants else graph.array(made.input[0])
+    return len(dims) == 0 and fold(graph, name) and not graph.array(name).any()
+
+
 def settled(graph: Graph, name: str) -> bool:
     """Whether a tensor is a constant or computed from constants alone."""
     return name in graph.constants or makers(graph, name) is not None

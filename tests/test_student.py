@@ -14,7 +14,7 @@ from autoslim import coverage, engine, fusing, layers, offers, packed, plugins, 
 from autoslim.interfaces import Unit
 from autoslim.recipe import Recipe, Step
 from autoslim.spec import load_space, load_study
-from autoslim.techniques import student
+from autoslim.techniques import _plain, student
 
 IMAGE = noise(1, 3, 8, 8)
 
@@ -263,6 +263,57 @@ def test_networks_without_a_stage_that_could_be_dense_say_so():
 
     with pytest.raises(student.Untreatable, match="last stage cannot be dense"):
         engine.compress(seeded(Flat), Recipe.of([Step("student", "", {"dense": True})]), [IMAGE])
+
+
+def test_a_plain_network_computes_what_it_computes_with_silent_projections():
+    """Reference: the digits network whose projections' batch norms multiply by zero and add nothing. What is exported has no sum left."""
+    from autoslim.tasks.digits import task
+
+    model, example = task.model().eval(), task.example_input()
+    draft = engine.compress(model, Recipe.of([Step("student", "", {"plain": True})]), [example])
+    silent = [model.stages[1][0].shortcut[1], model.stages[2][0].shortcut[1]]
+    for norm in silent:
+        norm.weight.data.zero_()
+        norm.bias.data.zero_()
+    images = task.arrays("val")[0][:8]
+    with torch.no_grad():
+        torch.testing.assert_close(draft.model(images), model(images), rtol=1e-5, atol=1e-5)
+    gone = sum(p.numel() for stage in (1, 2) for p in model.stages[stage][0].shortcut.parameters())
+    assert layers.count(model, example)[0] - layers.count(draft.model, example)[0] == gone > 0
+
+
+def test_the_sums_with_what_is_left_out_are_not_exported(tmp_path):
+    from autoslim.tasks.digits import task
+
+    runtime, example = plugins.load("runtimes", "onnxruntime_cpu"), task.example_input()
+    model = task.model().eval()
+    draft = engine.compress(model, Recipe.of([Step("student", "", {"plain": True, "depth": 0.01})]), [example])
+    runtime.export(draft, example, [], tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert "Add" not in {node.op_type for node in graph.node}
+    images = task.arrays("val")[0][:8]
+    with torch.no_grad():
+        torch.testing.assert_close(runtime.open(tmp_path / "model.onnx", 1).run(images), draft.model(images), rtol=1e-4, atol=1e-4)
+
+
+class Beside(nn.Module):
+    """1x1 convolutions beside a deeper path: one is added, one is joined, one multiplies, and one is added to what nothing else computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.deep, self.added, self.joined = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.gate, self.alone = nn.Conv2d(3, 8, 1), nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        both = torch.cat([(self.deep(x) + self.added(x)) * self.gate(x).sigmoid(), self.joined(x)], 1)
+        return self.head((both + self.alone(both)).mean((2, 3)))
+
+
+def test_only_convolutions_that_are_added_to_a_deeper_path_are_projections():
+    assert _plain.projections(seeded(Beside), IMAGE) == ["added"]
+    with pytest.raises(student.Untreatable, match="no layer that these changes apply to"):
+        engine.compress(seeded(networks.Residual), Recipe.of([Step("student", "", {"plain": True})]), [IMAGE])
 
 
 def test_values_are_canonical_and_checked():

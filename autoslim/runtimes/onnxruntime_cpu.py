@@ -23,6 +23,7 @@ from autoslim.errors import ExportFailed
 from autoslim.fusing import TOLERANCE, fused
 from autoslim.inputs import Inputs, batch_size, call, close, rows, split, tensors
 from autoslim.onnx_bits import FELL, META, quantise
+from autoslim.onnx_folding import drop_zeros
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import width
 from autoslim.rewriting import Template
@@ -279,6 +280,7 @@ def export_float(model: nn.Module, example: Inputs, dynamic_shapes: Any = None) 
         fixed = _fixed_batch(proto)
         if fixed and int(fixed) != batch_size(example):
             continue  # the axis was meant to be free and is not
+        drop_zeros(proto)
         _annotate(proto, outputs, fixed)
         return proto, _dynamic.notes(fixed, told or dynamic_shapes is None)
     raise ExportFailed(f"onnxruntime_cpu: export failed ({cause_of(trouble)})") from trouble

@@ -18,6 +18,8 @@ Value, on the unit "": a mapping with any of
 - ``dense: true``: the last stage is dense instead of convolutional: its first layers read the means of as many regions as their kernel has
   taps, one position is left, and of the kernels after them the middle stays (fully connected layers behind convolutions: LeCun et al. 1998,
   "Gradient-based learning applied to document recognition", figure 2);
+- ``plain: true``: the projections beside blocks, 1x1 convolutions from which a sum is all that comes, are left out, so that the deeper path is the
+  only one ("residual distillation": Li et al. 2020, NeurIPS 33, "Residual Distillation: Towards Portable Deep Neural Networks without Shortcuts");
 - ``share: true``: repeated blocks are one block that runs several times (ALBERT, Lan et al. 2020, https://arxiv.org/abs/1909.11942), stored
   once;
 - ``activation: relu``: smooth activations (GELU, SiLU, Hardswish, Mish, ELU) become ReLU, which integer kernels take along for nothing
@@ -43,13 +45,14 @@ from autoslim.interfaces import Unit
 from autoslim.structure import HEADS, Group, Structure
 from autoslim.techniques._convolutions import cropped, like, separable
 from autoslim.techniques._dense import densify
+from autoslim.techniques._plain import straighten
 
 ALLOWED = (
     '{"width": share, "depth": share, "bottleneck": share, "separable": true, "kernel": odd number, "early": true, "resolution": 1/2, 1/3 or less, "branches": number from 2, '
-    '"dense": true, "share": true, "activation": "relu"} with shares in (0, 1], or {"builder": name}'
+    '"dense": true, "plain": true, "share": true, "activation": "relu"} with shares in (0, 1], or {"builder": name}'
 )
-KEYS = ("width", "depth", "bottleneck", "separable", "kernel", "early", "resolution", "branches", "dense", "share", "activation")
-FLAGS = ("separable", "early", "dense", "share")
+KEYS = ("width", "depth", "bottleneck", "separable", "kernel", "early", "resolution", "branches", "dense", "plain", "share", "activation")
+FLAGS = ("separable", "early", "dense", "plain", "share")
 #: channels that a branch keeps at least
 NARROWEST = 4
 SMOOTH = (nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, nn.ELU)
@@ -102,6 +105,8 @@ class Member:
                 draft.rebuild(value["builder"])
                 continue
             changed = reshape(draft, value)
+            if value.get("plain"):
+                changed |= straightened(draft, value)
             if shrinks(value):
                 self.shrink(draft, value["width"], value["depth"], value.get("bottleneck", 1.0), changed)
                 changed = True
@@ -132,6 +137,14 @@ class Member:
             raise Untreatable("student: no group of this network can be made narrower; give builders in the task's students()")
         surgery.apply(draft.model, cut := surgery.plan(chosen, draft.model))
         draft.kept.update(cut)
+
+
+def straightened(draft: Draft, value: Mapping[str, Any]) -> bool:
+    """Leave projections out; whether any was. The structure is looked at again where channels will be cut."""
+    changed = straighten(draft)
+    if changed and shrinks(value):
+        draft.restructure()
+    return changed
 
 
 def shrinks(value: Mapping[str, Any]) -> bool:
