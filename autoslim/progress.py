@@ -6,11 +6,10 @@ from typing import Any
 
 from autoslim import tables
 from autoslim.budget import RATIO, feasible
-from autoslim.candidate import Done, Outcome, Rejected
+from autoslim.candidate import Done, Rejected
 from autoslim.ending import reserve
 from autoslim.growth import Growth
 from autoslim.loop import Loop, Progress
-from autoslim.opening import CORNER
 from autoslim.study import Entry
 
 #: files kept during a search, as a multiple of those that get verified: what is near the front now may be on it later
@@ -68,13 +67,10 @@ def report_progress(loop: Loop, prepared: Any, number: int) -> None:
     loop.watcher.trial(Progress(latest, count, loop.spec.trials, best, volume, spent, eta))
 
 
-def check_floor(loop: Loop, prepared: Any, label: str, outcome: Outcome | None) -> None:
-    """A limit that even the strongest corner breaks is answered at once with the smallest value measured."""
-    if label != CORNER or not isinstance(outcome, Done):
-        return
+def check_floor(loop: Loop, prepared: Any) -> None:
+    """A limit that nothing measured so far meets, the strongest corners among it, is answered at once with the smallest value measured."""
     budget = loop.spec.limits()
-    hard = {name: amount for name, amount in outcome.violations.items() if amount > 0 and name != "max_drop"}
-    for name in hard:
+    for name in budget.limits:
         judge = budget.judged_by(name)
         measured, bound = floor_of(loop, judge), budget.threshold(name, prepared.untouched)
         if measured is not None and bound is not None and measured > bound:

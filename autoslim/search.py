@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim import host, plugins, report, rivals, shipping, warming
-from autoslim.candidate import Candidate, Failed, Outcome
+from autoslim.candidate import Candidate, Done, Failed, Outcome
 from autoslim.ending import ended, overdue, spare
 from autoslim.entries import is_interrupted
 from autoslim.examining import Lasting, examine
@@ -163,21 +163,30 @@ class Deaf:
 
 
 def look_at_corner(loop: Loop, prepared: Any) -> None:
-    """Where the untouched model breaks a limit on what it costs, the strongest corner is measured before anything else, single choices too: a
-    limit that nothing can meet is then answered at once."""
-    known = [entry for entry in loop.entries if entry.label == CORNER and entry.cached_from is None and is_judged(entry.outcome)]
-    for entry in known:
-        check_floor(loop, prepared, entry.label, entry.outcome)
-    corner = prepared.space.strongest()
-    if known or prepared.space.decode(corner).key in loop.judged:  # the untouched model, in a space without channels, blocks and bits
+    """Where the untouched model breaks a limit on what it costs, the strongest corners are measured before anything else, single choices too, until
+    one of them keeps the limits: a limit that none meets is then answered at once. Where one cannot be made, nothing is known and nothing said."""
+    if not costs_broken(loop, prepared, prepared.untouched):
         return
-    broken = loop.spec.limits().violations(prepared.untouched, prepared.untouched, prepared.metric_direction)
-    if not any(amount > 0 for name, amount in broken.items() if name != "max_drop"):
-        return
-    propose(loop, prepared, Deaf(), iter([(CORNER, corner)]))
-    while loop.running:
-        if not collect(loop, prepared, Deaf()):
-            loop.stop.requested = True  # the time is over: rivals, single choices and the strategy are not begun
+    for corner in prepared.space.corners():
+        recipe = prepared.space.decode(corner)
+        if not recipe.steps:  # a space without anything that saves
+            return
+        key = recipe.key
+        if key not in loop.judged:
+            propose(loop, prepared, Deaf(), iter([(CORNER, corner)]))
+        while loop.running:
+            if not collect(loop, prepared, Deaf()):
+                loop.stop.requested = True  # the time is over: rivals, single choices and the strategy are not begun
+        outcome = loop.entries.of(loop.judged[key]).outcome if key in loop.judged else None
+        if loop.stop.requested or not isinstance(outcome, Done) or not costs_broken(loop, prepared, outcome.measurement):
+            return
+    check_floor(loop, prepared)
+
+
+def costs_broken(loop: Loop, prepared: Any, found: Any) -> bool:
+    """Whether a measurement breaks a limit of this run on costs."""
+    broken = loop.spec.limits().violations(found, prepared.untouched, prepared.metric_direction)
+    return any(amount > 0 for name, amount in broken.items() if name != "max_drop")
 
 
 def starts(loop: Loop, prepared: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -254,7 +263,6 @@ def tell(loop: Loop, prepared: Any, strategy: Any, candidate: Candidate, outcome
         strategy.tell(number, follower.point, follower.memo, outcome)
     prune_files(loop, prepared)
     report_progress(loop, prepared, candidate.number)
-    check_floor(loop, prepared, candidate.label, outcome)
     loop.asking += time.monotonic() - begun
 
 

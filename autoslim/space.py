@@ -14,8 +14,8 @@ RECOVERY = "recovery"
 INT8, CHANNELS = "uniform-int8", "uniform-channels"
 #: how units may be tied into one decision: each alone, by parent module, by stage of the network, all together
 TIES = ("none", "block", "stage", "all")
-#: techniques whose last value makes a model smaller and faster whatever the others do
-CORNER = ("channels", "depth", "bits")
+#: techniques that make no file of a runtime smaller or faster, but packed ones or what they recover
+SAVES_NOTHING = ("sparsity", "gradual", "regularised", "codebook", "qat", RECOVERY)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,25 @@ class SearchSpace:
         return max((len(domain.choices) for domain in self.domains if domain.technique == technique), default=0)
 
     def strongest(self) -> dict[str, Any]:
-        """The corner that bounds what a search can reach: most channels gone, all blocks gone, fewest bits."""
-        return self.uniform(**dict.fromkeys(CORNER, 10000))
+        """The corner that bounds what a search can reach: every decision that saves something at its last choice. Students, whose training is
+        what they cost, with the fewest steps of distillation."""
+        point = self.uniform(**dict.fromkeys({domain.technique for domain in self.domains} - {*SAVES_NOTHING}, 10000))
+        steps = next((domain for domain in self.domains if domain.name == f"{RECOVERY}:distill_steps"), None)
+        if steps is not None and self.depth_of("student"):
+            point[steps.name] = min(steps.choices)
+        return point
+
+    def corners(self) -> list[dict[str, Any]]:
+        """:meth:`strongest`, and what may be faster or smaller: the same with other widths than the last, since kernels of eight bits are faster
+        than those of four and a small float network than its integer form; and all of them at full rank, since each factor is a kernel more."""
+        strongest = self.strongest()
+        ranks = {domain.name: domain.identity for domain in self.domains if domain.technique == "rank"}
+        found = [
+            {**point, **{name: value for name, value in self.uniform(bits=position).items() if name.startswith("bits:")}}
+            for point in (strongest, {**strongest, **ranks})
+            for position in reversed(range(max(1, self.depth_of("bits"))))
+        ]
+        return list({json.dumps(point, sort_keys=True): point for point in found}.values())
 
     def grid(self) -> list[dict[str, Any]]:
         """Uniform points worth knowing before any search: each technique alone at each of its values, and with fewest bits."""

@@ -1,5 +1,6 @@
 """strategies/halving.py: few points get much distillation, and they are the right ones; children cost no more than their parents."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoslim import plugins
-from autoslim.candidate import Done, Failed
+from autoslim.candidate import Done, Failed, Rejected
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe
 from autoslim.space import Domain, SearchSpace
@@ -267,3 +268,31 @@ def test_a_sum_of_effects_is_found_again():
     np.testing.assert_allclose(model(every), want, atol=0.03)
     assert model.effect(1, 3) - model.effect(1, 1) == pytest.approx(1.9, abs=0.03)
     assert not np.isnan(Additive((3, 4), rows, np.full(200, np.nan))(every)).any()
+
+
+def cramped(point, most=0.122):
+    """The toy under a limit on the time, held before anything is trained."""
+    whole = toy(point)
+    load = whole.measurement.get("latency_ms") / most - 1
+    if load <= 0:
+        return replace(whole, violations={**whole.violations, "ms": load})
+    values = {name: value for name, value in whole.measurement.values.items() if name != "metric"}
+    return Rejected("timed", Measurement(values), {"ms": load}, Recipe(), {"export": 1.0})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_under_a_limit_on_the_time_it_asks_for_what_keeps_it(seed):
+    """Of all points of the space fewer than three in ten do, of its own from the tenth on most, and none that breaks it goes on."""
+    widths = [
+        dict(zip((d.name for d in SPACE.domains), row, strict=True)) for row in itertools.product(*(d.choices for d in SPACE.domains))
+    ]
+    allowed = np.mean([cramped(point).violations["ms"] <= 0 for point in widths])
+    strategy, history = member(seed, constraints=("ms", "max_drop")), []
+    for number in range(40):
+        point, memo = strategy.ask(number)
+        outcome = cramped(point)
+        strategy.tell(number, point, memo, outcome)
+        history.append((point, outcome))
+    assert allowed < 0.3
+    assert np.mean([outcome.violations["ms"] <= 0 for _, outcome in history[10:]]) > 0.7
+    assert all(outcome.violations["ms"] <= 0 for point, outcome in history if point[_ladder.STEPS] > STEPS[0])

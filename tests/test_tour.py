@@ -154,7 +154,7 @@ def test_a_limit_that_nothing_meets_is_answered_before_single_choices_are_measur
     with studies.without_waiting_for_the_disk():
         summary = search.run(load_study(None, asked), tmp_path, listener, Stop())
     assert listener.phases == ["preparation", "search", "verification", "report"], "no tables"
-    assert [entry.label for entry in Study.read(tmp_path).entries()] == ["untouched", "corner"]
+    assert [entry.label for entry in Study.read(tmp_path).entries()] == ["untouched", "corner", "corner"]
     assert (summary["stopped"], summary["feasible"]) == ("floor", False)
 
 

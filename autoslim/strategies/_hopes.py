@@ -27,7 +27,8 @@ TELLING = 0.2
 @dataclass(frozen=True)
 class Told:
     """What one outcome taught: ``row`` (domains,) of choices, the gap to the original, costs to be minimised; NaN where unknown. ``used``: its
-    drop as a share of the allowed one. ``seconds`` of all of it, ``trained`` those of them that grow with the steps."""
+    drop as a share of the allowed one; ``loads``: what is limited besides, as shares of the limits. ``seconds`` of all of it, ``trained`` those of
+    them that grow with the steps."""
 
     row: Row
     gap: float
@@ -35,6 +36,12 @@ class Told:
     used: float
     seconds: float
     trained: float
+    loads: tuple[float, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether no limit on a cost is known to be broken."""
+        return not any(load > 1 for load in self.loads)
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,11 @@ class Hope:
 
 
 class Hopes:
-    """``told``: what the outcomes taught, by trial number. ``costs``: (name, sign) as in Begun.costs; ``limited``: whether a drop is limited."""
+    """``told``: what the outcomes taught, by trial number. ``costs``: (name, sign) as in Begun.costs; ``limits``: names of what is limited."""
 
-    def __init__(self, ladder: Ladder, costs: Sequence[tuple[str, int]], limited: bool) -> None:
-        self._ladder, self._costs, self._limited = ladder, tuple(costs), limited
+    def __init__(self, ladder: Ladder, costs: Sequence[tuple[str, int]], limits: Sequence[str]) -> None:
+        self._ladder, self._costs, self._limited = ladder, tuple(costs), "max_drop" in limits
+        self._limits = [name for name in limits if name != "max_drop"]
         self.told: dict[int, Told] = {}
 
     def tell(self, number: int, row: Row, outcome: Done | Rejected) -> None:
@@ -61,9 +69,10 @@ class Hopes:
         costs = tuple(float("nan") if value is None else value if sign > 0 else 1 / max(value, 1e-12) for value, sign in amounts)
         gap = float(found.facts.get("gap", "nan")) if isinstance(outcome, Done) else float("nan")
         used = 1 + outcome.violations.get("max_drop", float("nan"))
+        loads = tuple(1 + outcome.violations.get(name, float("nan")) for name in self._limits)
         spent = {name: value for name, value in outcome.seconds.items() if name != "pool"}  # which later ones find
         self.told[number] = Told(
-            row, max(gap, FLOOR) if gap == gap else gap, costs, used, float(sum(spent.values())), float(spent.get("recover", 0.0))
+            row, max(gap, FLOOR) if gap == gap else gap, costs, used, float(sum(spent.values())), float(spent.get("recover", 0.0)), loads
         )
 
     def known(self) -> list[Told]:
@@ -79,7 +88,7 @@ class Hopes:
 
     def training(self) -> Additive:
         """A forecast of the seconds of a training: of several points that share one, the first took them."""
-        trained = [one for one in self.told.values() if self._ladder.changes(one.row)]
+        trained = [one for one in self.told.values() if self._ladder.changes(one.row) and np.isfinite(one.gap)]
         spent = {self._ladder.trained(one.row): one for one in sorted(trained, key=lambda one: one.seconds)}
         rows = np.array([one.row for one in spent.values()], dtype=int).reshape(-1, len(self._ladder.counts))
         return Additive(self._ladder.counts, rows, np.array([one.seconds for one in spent.values()]))
@@ -128,6 +137,16 @@ class Hopes:
         """(n,) how likely a limit on the drop holds for logarithms of gaps with standard deviations ``doubts``; 1 where there is no limit."""
         edge = self.edge()
         return np.ones(len(gaps)) if edge is None else 1 / (1 + np.exp(np.clip(LOGISTIC * (gaps - edge) / doubts, -50, 50)))
+
+    def holding(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) how likely the limits on costs hold for rows (n, domains), by an additive forecast of each share of a limit; 1 without such limits."""
+        told = list(self.told.values())
+        known = np.array([one.row for one in told], dtype=int).reshape(-1, len(self._ladder.counts))
+        chance = np.ones(len(rows))
+        for place in range(len(self._limits)):
+            load = Additive(self._ladder.counts, known, np.array([one.loads[place] for one in told]))
+            chance *= 1 / (1 + np.exp(np.clip(LOGISTIC * load(rows) / load.spread, -50, 50)))
+        return chance
 
     @staticmethod
     def corner(points: np.ndarray) -> np.ndarray:

@@ -26,6 +26,8 @@ from autoslim.strategies._ladder import Ladder, Row
 CHILDREN, ROOM = 64, 1.05
 #: other bits are asked where the measured gap is at most so much, as a logarithm, above the largest allowed one
 NEAR = 0.3
+#: what a point that breaks the limit on a cost is worth, as a share: it may be all there is
+BROKEN = 1e-3
 
 
 @dataclass(eq=False, repr=False)
@@ -38,7 +40,7 @@ class Member(Begun):
 
     def __post_init__(self) -> None:
         self._ladder = Ladder(self.space)
-        self._hopes = Hopes(self._ladder, self.costs(), "max_drop" in self.constraints)
+        self._hopes = Hopes(self._ladder, self.costs(), self.constraints)
         self._tried: set[Row] = set()
         self._pending: dict[int, Row] = {}
         self.spare = float("inf")
@@ -105,11 +107,11 @@ class Member(Begun):
             if within and self._ladder.changes(one.row):
                 goals[one.row] = self._ladder.at(one.row, within[-1])
         goals = {row: goal for row, goal in goals.items() if self._is_new(goal)}
-        return goals[self._most(list(goals))] if goals else None
+        return goals[self._most(list(goals), for_seconds=False)] if goals else None
 
-    def _most(self, rows: Sequence[Row]) -> Row:
-        """Of measured rows the one with most hypervolume of its own for the seconds of its training; where none has any, the one whose drop is
-        most likely to be allowed."""
+    def _most(self, rows: Sequence[Row], for_seconds: bool = True) -> Row:
+        """Of measured rows the one with most hypervolume of its own, or most for the seconds of its training; where none has any, the one whose
+        drop is most likely to be allowed."""
         hoped = self._hopes.hoped(self._hopes.learnt()[0])
         tops = list(hoped)
         points = np.array([hope.axes for hope in hoped.values()])
@@ -120,8 +122,8 @@ class Member(Begun):
             place = tops.index(self._ladder.at(row, len(self._ladder.rungs) - 1))
             own = whole - pareto.hypervolume(np.delete(points, place, 0), corner)
             hope = hoped[tops[place]]
-            worth = self._hopes.worth(np.array([hope.gap]), hope.doubt)[0]
-            spent = max(self._hopes.begun(row).seconds, 1e-3)
+            worth = self._hopes.worth(np.array([hope.gap]), hope.doubt)[0] * (1.0 if hope.told.holds else BROKEN)
+            spent = max(self._hopes.begun(row).seconds, 1e-3) if for_seconds else 1.0
             ranked.append((own * worth / spent, worth / spent, -float(points[place].sum()), row))
         return max(ranked)[3]
 
@@ -156,25 +158,29 @@ class Member(Begun):
         """What was told and what is under way."""
         return [*(one.row for one in self._hopes.told.values()), *self._pending.values()]
 
+    def _trained_rows(self) -> list[Row]:
+        """What was trained, or is under way; what a limit on costs rejected before was not."""
+        return [*(one.row for one in self._hopes.told.values() if np.isfinite(one.gap)), *self._pending.values()]
+
     def _child(self, generator: np.random.Generator) -> Row:
-        """The most promising child of the front, at the lowest rung; a random point where none is new."""
+        """The most promising child of the front, at the lowest rung; where none is new, of random points the one that the limits on costs most
+        likely allow."""
         gap, costs = self._hopes.learnt()
         hoped = self._hopes.hoped(gap)
         if hoped:
             mask = pareto.front(np.array([hope.axes for hope in hoped.values()]))
             parents = [hope.told for hope, keep in zip(hoped.values(), mask, strict=True) if keep]
-            begun = {self._ladder.trained(self._ladder.at(row, 0)) for row in self._told_rows()}  # other bits of these are twins
+            parents = [one for one in parents if one.holds] or parents
+            begun = {self._ladder.trained(self._ladder.at(row, 0)) for row in self._trained_rows()}  # other bits of these are twins
             rows = {self._bred(parents, costs, generator) for _ in range(CHILDREN)} - {None}
             chosen = self._best(
                 sorted(row for row in rows if self._ladder.trained(row) not in begun and self._is_new(row)), gap, costs, generator
             )
             if chosen is not None:
                 return chosen
-        for _ in range(CHILDREN):
-            row = self._ladder.at([int(generator.integers(count)) for count in self._ladder.counts], 0)
-            if self._is_new(row):
-                return row
-        return row
+        drawn = [self._ladder.at([int(generator.integers(count)) for count in self._ladder.counts], 0) for _ in range(CHILDREN)]
+        new = [row for row in drawn if self._is_new(row)] or drawn[-1:]
+        return new[int(np.argmax(self._hopes.holding(np.array(new))))]
 
     def _bred(self, parents: Sequence[Told], costs: Sequence[Additive], generator: np.random.Generator) -> Row | None:
         """A child of two parents, each choice from either, one or two of them changed; None if it would cost more than both."""
@@ -203,7 +209,9 @@ class Member(Begun):
         corner = self._hopes.corner(np.vstack([known, axes]))
         whole = pareto.hypervolume(known, corner)
         gains = [pareto.hypervolume(np.vstack([known, one]), corner) - whole for one in axes]
-        gains = np.array(gains) * self._hopes.worth(hopes, DOUBT + gap.spread - OPEN * self._hopes.relief(gap, 0))
+        gains = (
+            np.array(gains) * self._hopes.worth(hopes, DOUBT + gap.spread - OPEN * self._hopes.relief(gap, 0)) * self._hopes.holding(tops)
+        )
         if generator is not None:  # new ones are trained
             gains = gains / np.exp(self._hopes.training()(np.array(rows)))
         return rows[int(np.argmax(gains))] if max(gains) > 1e-9 * max(whole, 1.0) else None
