@@ -280,19 +280,23 @@ def cramped(point, most=0.122):
     return Rejected("timed", Measurement(values), {"ms": load}, Recipe(), {"export": 1.0})
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_under_a_limit_on_the_time_it_asks_for_what_keeps_it(seed):
-    """Of all points of the space fewer than three in ten do, of its own from the tenth on most, and none that breaks it goes on."""
-    widths = [
-        dict(zip((d.name for d in SPACE.domains), row, strict=True)) for row in itertools.product(*(d.choices for d in SPACE.domains))
-    ]
-    allowed = np.mean([cramped(point).violations["ms"] <= 0 for point in widths])
-    strategy, history = member(seed, constraints=("ms", "max_drop")), []
-    for number in range(40):
-        point, memo = strategy.ask(number)
-        outcome = cramped(point)
-        strategy.tell(number, point, memo, outcome)
-        history.append((point, outcome))
-    assert allowed < 0.3
-    assert np.mean([outcome.violations["ms"] <= 0 for _, outcome in history[10:]]) > 0.7
-    assert all(outcome.violations["ms"] <= 0 for point, outcome in history if point[_ladder.STEPS] > STEPS[0])
+def test_under_limits_that_nothing_keeps_it_asks_for_what_comes_nearest():
+    """Fewer than three in ten of all points keep the limit on the time, of its own most; none that breaks it goes on. Of those that keep it the
+    one that loses least, by brute force, is trained to the end, or one that loses hardly more."""
+    every = [dict(zip((d.name for d in SPACE.domains), row, strict=True)) for row in itertools.product(*(d.choices for d in SPACE.domains))]
+    kept = [end for end in map(cramped, every) if end.violations["ms"] <= 0]
+    least = min(end.violations["max_drop"] for end in kept)
+    assert len(kept) < 0.3 * len(every)
+    assert least > 0
+    excess = []
+    for seed in range(4):
+        strategy, history = member(seed, constraints=("ms", "max_drop")), []
+        for number in range(40):
+            point, memo = strategy.ask(number)
+            outcome = cramped(point)
+            strategy.tell(number, point, memo, outcome)
+            history.append((point, outcome))
+        assert np.mean([outcome.violations["ms"] <= 0 for _, outcome in history[8:20]]) > 0.8
+        assert all(outcome.violations["ms"] <= 0 for point, outcome in history if point[_ladder.STEPS] > STEPS[0])
+        excess.append(min(o.violations["max_drop"] for point, o in history if point[_ladder.STEPS] == STEPS[-1] and changed(point)) - least)
+    assert np.mean(excess) < 0.12

@@ -32,6 +32,11 @@ class Additive:
         """(n,) logarithms that the rows are expected to have."""
         return self._mean + self._table(np.asarray(rows, dtype=int)) @ self._effects
 
+    def less(self, row: Sequence[int], other: Sequence[int]) -> bool:
+        """Whether a row is expected to have less than another, by more than a hundredth."""
+        mine, theirs = self(np.array([row, other]))
+        return bool(mine < theirs - 0.01)
+
     def effect(self, place: int, choice: int) -> float:
         """What one choice of the domain at ``place`` adds to the logarithm."""
         return float(self._effects[sum(self._counts[:place]) + choice])

@@ -79,6 +79,11 @@ class Hopes:
         """Those whose gap and costs were all measured."""
         return [one for one in self.told.values() if np.isfinite([one.gap, *one.costs]).all()]
 
+    def seeking(self) -> bool:
+        """Whether there are limits and nothing measured keeps them all: then the chance of keeping them is all that counts (Gelbart, Snoek and Adams
+        2014, https://arxiv.org/abs/1403.5607, section 3.3)."""
+        return bool(self._limited or self._limits) and not any(one.holds and not one.used > 1 for one in self.known())
+
     def learnt(self) -> tuple[Additive, list[Additive]]:
         """Forecasts of the gap and of each cost."""
         told = list(self.told.values())

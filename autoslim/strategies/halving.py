@@ -110,21 +110,21 @@ class Member(Begun):
         return goals[self._most(list(goals), for_seconds=False)] if goals else None
 
     def _most(self, rows: Sequence[Row], for_seconds: bool = True) -> Row:
-        """Of measured rows the one with most hypervolume of its own, or most for the seconds of its training; where none has any, the one whose
-        drop is most likely to be allowed."""
+        """Of measured rows the one with most hypervolume of its own, or most for the seconds of its training; where none has any, and before any
+        keeps the limits, the one most likely to keep them."""
         hoped = self._hopes.hoped(self._hopes.learnt()[0])
         tops = list(hoped)
         points = np.array([hope.axes for hope in hoped.values()])
         corner = self._hopes.corner(points)
         whole = pareto.hypervolume(points, corner)
-        ranked = []
+        ranked, seeking = [], self._hopes.seeking()
         for row in rows:
             place = tops.index(self._ladder.at(row, len(self._ladder.rungs) - 1))
             own = whole - pareto.hypervolume(np.delete(points, place, 0), corner)
             hope = hoped[tops[place]]
             worth = self._hopes.worth(np.array([hope.gap]), hope.doubt)[0] * (1.0 if hope.told.holds else BROKEN)
             spent = max(self._hopes.begun(row).seconds, 1e-3) if for_seconds else 1.0
-            ranked.append((own * worth / spent, worth / spent, -float(points[place].sum()), row))
+            ranked.append((worth if seeking else own * worth / spent, worth / spent, -float(points[place].sum()), row))
         return max(ranked)[3]
 
     def _twin(self) -> Row | None:
@@ -141,6 +141,8 @@ class Member(Begun):
         ends = [hope.told for hope, keep in zip(hoped.values(), pareto.front(points), strict=True) if keep]
         front = [one for one in ends if self._ladder.level(one.row) > 0 and one.gap <= near]
         pool = {twin for one in front for twin in self._ladder.other_bits(one.row)}
+        if self._hopes.seeking():  # bits that lose more are of no use then
+            pool = {twin for one in front for twin in self._ladder.other_bits(one.row) if gap.less(twin, one.row)}
         return self._best(sorted(row for row in pool if self._is_new(row)), gap, costs, None)
 
     def _first(self) -> Row | None:
@@ -190,6 +192,8 @@ class Member(Begun):
             place = int(generator.integers(len(row)))
             row[place] = generator.integers(self._ladder.counts[place])
         child = self._ladder.at(row.tolist(), 0)
+        if self._hopes.seeking():  # what costs more may be what the limits need
+            return child
         most = [max(pair) for pair in zip(both[0].costs, both[1].costs, strict=True)]
         told = [float(cost(np.array([child]))[0]) for cost in costs]
         return child if all(value <= np.log(most_ * ROOM) for value, most_ in zip(told, most, strict=True)) else None
@@ -209,9 +213,11 @@ class Member(Begun):
         corner = self._hopes.corner(np.vstack([known, axes]))
         whole = pareto.hypervolume(known, corner)
         gains = [pareto.hypervolume(np.vstack([known, one]), corner) - whole for one in axes]
-        gains = (
-            np.array(gains) * self._hopes.worth(hopes, DOUBT + gap.spread - OPEN * self._hopes.relief(gap, 0)) * self._hopes.holding(tops)
-        )
+        holding = self._hopes.holding(tops)
+        chances = self._hopes.worth(hopes, DOUBT + gap.spread - OPEN * self._hopes.relief(gap, 0)) * holding
+        if self._hopes.seeking():
+            return rows[int(np.argmax(np.where(holding > 0.5, 1.0 + chances, chances)))]
+        gains = np.array(gains) * chances
         if generator is not None:  # new ones are trained
             gains = gains / np.exp(self._hopes.training()(np.array(rows)))
         return rows[int(np.argmax(gains))] if max(gains) > 1e-9 * max(whole, 1.0) else None
