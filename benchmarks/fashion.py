@@ -2,7 +2,7 @@
 
 Run: ``python benchmarks/fashion.py train [--weights FILE]`` once (ten epochs, 93.2 % on test; needs the Debian package
 dataset-fashion-mnist), then ``python benchmarks/fashion.py search OUT [--weights FILE]``, which runs the study benchmarks/fashion.yaml on an idle
-machine. Of the verified files whose drop on the 10,000 test images is at most one percentage point it prints the fastest and the smallest,
+machine, within a tenth of the untouched time. Of the verified files whose drop on the 10,000 test images is at most one percentage point it prints the fastest and the smallest,
 each against its goal; exits with 1 if one is missed. ``... table OUT`` prints them again.
 """
 

@@ -31,7 +31,7 @@ from autoslim.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "efficiency"
-STRATEGIES = ("frontier", "tpe+grid", "tpe", "nsga2+grid", "nsga2", "random", "greedy", "uniform")
+STRATEGIES = ("frontier", "tpe+grid", "nsga2+grid", "gp+grid", "tpe", "nsga2", "gp", "random", "greedy", "uniform")
 #: objectives whose coordinates are drop, latency_ratio, size_ratio
 OBJECTIVES = ["metric", "latency_ms", "size_bytes"]
 
