@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from autoslim import equalising, onnx_qdq, onnx_recurrent, onnx_storage
 from autoslim.calibration import Feed, Seen, observe
@@ -268,6 +269,8 @@ class Writer:
         rows = self.rows(site, scale, self.now if half else self.seen) if compensated(site) and alone else None
         told = None if rows is None or not half else self.rows(site, scale, self.seen)
         samples = None if rows is None else self.seen_of(site, self.now if half else self.seen).samples_of(site.geometry)
+        if half and told is not None and self.bias_of(site):  # the mean is left to the bias
+            rows, told = rows - rows.mean(0), told - told.mean(0)
         bits, signed = site.format.stored, block < matrices.shape[2] or half
         one = scales_of(matrices.reshape(1, -1), bits, matrices.size, signed=signed) if site.format.per == "tensor" else None
         integers, steps = [], []
@@ -300,10 +303,35 @@ class Writer:
         inputs = site.matrices(value).shape[2]
         block = inputs if site.format.stored >= 8 else onnx_storage.block_of(inputs)
         integer, steps = self.narrow(site, block, half=True)
+        coded = (integer * spread(steps, inputs)).astype(np.float32).reshape(site.groups, -1, inputs)
+        bias = self.bias_of(site) if compensated(site) else ""
+        if bias:
+            moved = (self.graph.array(bias) + self.moved(site, coded)).astype(np.float32)
+            self.graph.constants[bias].CopyFrom(numpy_helper.from_array(moved, bias))
         onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, site.axis == 1)
         if replay is not None:
-            coded = (integer * spread(steps, inputs)).astype(np.float32)
-            replay.replace(name, site.stored(coded.reshape(site.groups, -1, inputs), value.shape))
+            replay.replace(name, site.stored(coded, value.shape))
+            if bias:
+                replay.replace(bias, moved)
+
+    def bias_of(self, site: Site) -> str:
+        """Name of the bias that can take up the mean error of a layer's outputs: its own, or that of the Add behind it; "" where there is none,
+        where it or the weight has other readers, or where the format says otherwise."""
+        after = self.graph.readers.get(site.node.output[0], [])
+        added = list(after[0].input) if site.op == "MatMul" and [node.op_type for node in after] == ["Add"] else []
+        name = site.bias or next((name for name in added if name in self.graph.constants), "")
+        alone = bool(name) and len(self.graph.readers[name]) == 1 and len(self.graph.readers[site.weight]) == 1
+        outputs = int(np.prod(site.matrices(self.graph.array(site.weight)).shape[:2]))
+        fits = alone and tuple(self.graph.constants[name].dims) == (outputs,)
+        return name if fits and site.format.bias == "corrected" else ""
+
+    def moved(self, site: Site, coded: np.ndarray) -> np.ndarray:
+        """(outputs,) mean of what the layer gave minus mean of what it gives, on the rows that it read before any layer was rounded and
+        reads now (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2). ``coded``: its weight (groups, outputs, inputs) as stored."""
+        scale, matrices = self.scale.get(site.node.name), site.matrices(self.graph.array(site.weight)).astype(np.float64)
+        matrices = matrices if scale is None else matrices * scale[:, None, :]
+        before, now = (self.rows(site, scale, seen).mean(0, dtype=np.float64) for seen in (self.seen, self.now))  # (groups, inputs)
+        return (np.einsum("goi,gi->go", matrices, before) - np.einsum("goi,gi->go", coded, now)).reshape(-1)
 
     def half(self, site: Site, name: str) -> None:
         """Store a weight in 16 bits; a note where it has to stay in 32."""
