@@ -20,12 +20,14 @@ Geometry = tuple
 @dataclass
 class Seen:
     """One tensor: its extremes, up to ``VALUES`` of its values, and by geometry of the reader the rows that it reads,
-    (n, groups, inputs). ``positions``: rows per sample of a linear reader."""
+    (n, groups, inputs). ``samples``: by geometry, too, which sample each row comes from, (n,). ``positions``: rows per sample of a linear
+    reader."""
 
     low: float = np.inf
     high: float = -np.inf
     values: list[np.ndarray] = field(default_factory=list)
     rows: dict[Geometry, list[np.ndarray]] = field(default_factory=dict)
+    samples: dict[Geometry, list[np.ndarray]] = field(default_factory=dict)
     positions: int = 1
 
     def sample(self) -> np.ndarray:
@@ -33,6 +35,9 @@ class Seen:
 
     def rows_of(self, geometry: Geometry) -> np.ndarray:
         return np.concatenate(self.rows[geometry])
+
+    def samples_of(self, geometry: Geometry) -> np.ndarray:
+        return np.concatenate(self.samples[geometry])
 
 
 def observe(
@@ -48,7 +53,8 @@ def observe(
         for name, value in zip(names, session.run(names, dict(feed)), strict=True):
             if value.size:
                 most = MANY if name in many else ROWS
-                take(found.setdefault(name, Seen()), name, value, wanted[name], number, len(feeds), most)
+                seen = found.setdefault(name, Seen())
+                take(seen, name, value, wanted[name], number, len(feeds), most, batch_of(feed), mask_of(feed))
     return found
 
 
@@ -63,8 +69,32 @@ def opened(model: onnx.ModelProto, wanted: Iterable[str]) -> onnxruntime.Inferen
     return onnxruntime.InferenceSession(copied.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def take(seen: Seen, name: str, value: np.ndarray, geometries: Iterable[Geometry], number: int, feeds: int, most: int = ROWS) -> None:
-    """Add one batch of a tensor, of all batches at most ``most`` rows; which values and rows are kept depends on the name and the number of the batch alone."""
+def batch_of(feed: Feed) -> int:
+    """Samples of one batch: the length of its first input, 0 where that has no axes."""
+    first = next(iter(feed.values()), np.zeros(()))
+    return len(first) if first.ndim else 0
+
+
+def mask_of(feed: Feed) -> np.ndarray | None:
+    """(samples, positions) which positions of a padded text count, by the input that tells the network, None where there is none."""
+    return next((value != 0 for name, value in feed.items() if name.endswith("attention_mask") and value.ndim == 2), None)
+
+
+def take(
+    seen: Seen,
+    name: str,
+    value: np.ndarray,
+    geometries: Iterable[Geometry],
+    number: int,
+    feeds: int,
+    most: int = ROWS,
+    batch: int = 0,
+    mask: np.ndarray | None = None,
+) -> None:
+    """Add one batch of a tensor, of all batches at most ``most`` rows; which values and rows are kept depends on the name and the number of
+    the batch alone. ``batch``: its samples, where known; where no axis is as long, each row counts as a sample of its own.
+    ``mask`` (samples, positions): the rows of other positions are left out of tensors that have such axes, but not the values, which are
+    computed as well."""
     chance = np.random.default_rng([zlib.crc32(name.encode()), number])
     seen.low, seen.high = min(seen.low, float(value.min())), max(seen.high, float(value.max()))
     seen.values.append(value.reshape(-1)[picks(chance, value.size, -(-VALUES // feeds))])
@@ -72,10 +102,20 @@ def take(seen: Seen, name: str, value: np.ndarray, geometries: Iterable[Geometry
         if not geometry:
             rows = value.reshape(-1, value.shape[-1])
             seen.positions = max(1, len(rows) // len(value))
-            some = picks(chance, len(rows), most_rows(value.shape[-1], feeds, most))
+            real = np.flatnonzero(mask) if mask is not None and value.shape[:-1] == mask.shape else np.arange(len(rows))
+            some = real[picks(chance, len(real), most_rows(value.shape[-1], feeds, most))]
             seen.rows.setdefault(geometry, []).append(rows[some][:, None, :])
+            sample = sample_of(value.shape[:-1], some, batch)
         else:
-            seen.rows.setdefault(geometry, []).append(patches(value, geometry, chance, feeds, most))
+            found, sample = patches(value, geometry, chance, feeds, most)
+            seen.rows.setdefault(geometry, []).append(found)
+        seen.samples.setdefault(geometry, []).append(sample + (number << 32))  # samples of different batches are different
+
+
+def sample_of(shape: Sequence[int], places: np.ndarray, batch: int) -> np.ndarray:
+    """(n,) which sample the rows at ``places`` belong to, counted over axes of ``shape``: the place on the first axis as long as the batch."""
+    axis = next((axis for axis, length in enumerate(shape) if length == batch), None)
+    return np.arange(len(places)) if axis is None else np.unravel_index(places, tuple(shape))[axis]
 
 
 def most_rows(width: int, feeds: int, most: int) -> int:
@@ -87,8 +127,11 @@ def picks(chance: np.random.Generator, size: int, most: int) -> np.ndarray:
     return np.arange(size) if size <= most else np.sort(chance.choice(size, most, replace=False))
 
 
-def patches(value: np.ndarray, geometry: Geometry, chance: np.random.Generator, feeds: int, most: int = ROWS) -> np.ndarray:
-    """(n, groups, channels per group * kernel): what a convolution reads at some positions of ``value`` (batch, channels, ...)."""
+def patches(
+    value: np.ndarray, geometry: Geometry, chance: np.random.Generator, feeds: int, most: int = ROWS
+) -> tuple[np.ndarray, np.ndarray]:
+    """((n, groups, channels per group * kernel): what a convolution reads at some positions of ``value`` (batch, channels, ...), (n,) of
+    which sample)."""
     groups, kernel, strides, pads, dilations = geometry
     axes = len(kernel)
     strides, dilations, pads = strides or (1,) * axes, dilations or (1,) * axes, pads or (0,) * (2 * axes)
@@ -102,4 +145,4 @@ def patches(value: np.ndarray, geometry: Geometry, chance: np.random.Generator, 
     some = picks(chance, int(np.prod(places)), most_rows(width, feeds, most))
     batch, *spots = np.unravel_index(some, places)
     rows = np.moveaxis(windows, 1, 1 + axes)[(batch, *spots)]  # (n, channels, *kernel)
-    return rows.reshape(len(rows), groups, -1).astype(np.float32)
+    return rows.reshape(len(rows), groups, -1).astype(np.float32), batch

@@ -33,7 +33,7 @@ KNOBS: dict[str, tuple[Any, ...]] = {
     "fallback": ("auto", "never"),
 }
 FLOAT = 32
-#: inputs that share one step: weights of four bits, and columns of a table; rows per sample up to which MatMulNBits was measured faster
+#: inputs that share one step of weights of four bits; rows per sample up to which MatMulNBits was measured faster
 #: than float
 BLOCK, FEW_ROWS = 32, 4
 #: the fewest inputs that share a step where blocks of 32 do not divide a layer's inputs
@@ -41,6 +41,9 @@ LEAST_BLOCK = 16
 #: inputs per output from which w4 stores four bits: with nine weights a filter (depthwise convolutions) there is nothing for GPTQ to make up for
 #: the error with, and they are a hundredth of a network
 FOUR_BITS_FROM = 32
+#: columns of a table of four bits that share one step, and entries from which w4 stores four bits of a table: of a few, each is read by many
+#: samples, so that its error does not average out, and they are a hundredth of a network
+TABLE_BLOCK, FOUR_BIT_ENTRIES = 16, 256
 #: hidden units from which a GRU of integer products was measured faster than float
 GRU_FROM = 512
 
@@ -127,6 +130,12 @@ def kept(form: Format, inputs: int) -> Format:
     return replace(form, stored=8) if few else form
 
 
+def kept_table(form: Format, entries: int) -> Format:
+    """The format that a table of so many entries is stored in: of w4, eight bits below ``FOUR_BIT_ENTRIES`` unless ``fallback`` is never."""
+    few = form.name == "w4" and entries < FOUR_BIT_ENTRIES and form.fallback != "never"
+    return replace(form, stored=8) if few else form
+
+
 def weight_bytes(form: Format, outputs: int, inputs: int, few: bool = False) -> int:
     """Bytes of a weight (outputs, inputs) and its steps in a file. ``few``: the layer reads at most FEW_ROWS rows per sample."""
     form, count = kept(form, inputs), outputs * inputs
@@ -141,11 +150,12 @@ def weight_bytes(form: Format, outputs: int, inputs: int, few: bool = False) -> 
 
 
 def table_bytes(form: Format, entries: int, width: int) -> int:
-    """Bytes of an embedding's table and its steps in a file: per column, of four bits per row and block of columns."""
+    """Bytes of an embedding's table and its steps in a file: per column, of four bits 16 bits per row and block of columns."""
+    form = kept_table(form, entries)
     if not form.whole:
         return entries * width * form.stored // 8
     if form.stored == 16:
         return entries * width * 2 + 4 * width
-    if form.stored == 4 and width % BLOCK == 0:
-        return entries * width // 2 + 4 * entries * (width // BLOCK)
+    if form.stored == 4 and width % TABLE_BLOCK == 0:
+        return entries * width // 2 + 2 * entries * (width // TABLE_BLOCK)
     return entries * width + 4 * width

@@ -11,12 +11,13 @@ from functools import partial
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from autoslim import equalising, onnx_qdq, onnx_recurrent, onnx_storage
 from autoslim.calibration import Feed, Seen, observe
 from autoslim.choosing import Choice, Reader, choose, choose_alone, judged, product
 from autoslim.engine import Draft
-from autoslim.formats import FEW_ROWS, kept
+from autoslim.formats import FEW_ROWS, TABLE_BLOCK, kept, kept_table
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import MATRICES, RECURRENT, TABLES, Site, sites
 from autoslim.onnx_qdq import Weight
@@ -267,23 +268,31 @@ class Writer:
         alone = len(self.graph.readers.get(site.weight, ())) <= 1  # what several layers share is rounded once for all of them
         rows = self.rows(site, scale, self.now if half else self.seen) if compensated(site) and alone else None
         told = None if rows is None or not half else self.rows(site, scale, self.seen)
+        samples = None if rows is None else self.seen_of(site, self.now if half else self.seen).samples_of(site.geometry)
+        if half and told is not None and self.bias_of(site):  # the mean is left to the bias
+            rows, told = rows - rows.mean(0), told - told.mean(0)
         bits, signed = site.format.stored, block < matrices.shape[2] or half
         one = scales_of(matrices.reshape(1, -1), bits, matrices.size, signed=signed) if site.format.per == "tensor" else None
         integers, steps = [], []
         for index, matrix in enumerate(matrices):
             x = None if rows is None else rows[:, index].astype(np.float64)
-            matrix = matrix if told is None else aligned(matrix, x, told[:, index].astype(np.float64))
+            damping = None if x is None else shrinkage(x, samples)
+            matrix = matrix if told is None else aligned(matrix, x, told[:, index].astype(np.float64), damping)
             step = scales_of(matrix, bits, block, None if x is None else np.square(x).mean(0), signed)
             step = step if one is None else np.broadcast_to(one, step.shape).copy()
             step = onnx_storage.half_steps(step) if half and bits < 16 else step
-            integer, step = integer_of(matrix, step, site, x, half and one is None)
+            integer, step = integer_of(matrix, step, site, x, half and one is None, damping)
             integers.append(integer)
             steps.append(step)
         return np.concatenate(integers), np.concatenate(steps)
 
     def rows(self, site: Site, scale: np.ndarray | None, seen: Mapping[str, Seen]) -> np.ndarray:
-        rows = seen[site.data.removesuffix("_equalised")].rows_of(site.geometry)
+        rows = self.seen_of(site, seen).rows_of(site.geometry)
         return rows if scale is None else rows / scale
+
+    @staticmethod
+    def seen_of(site: Site, seen: Mapping[str, Seen]) -> Seen:
+        return seen[site.data.removesuffix("_equalised")]
 
     def store(self, site: Site, replay: Replay | None) -> None:
         """A float layer with a narrow weight."""
@@ -294,10 +303,35 @@ class Writer:
         inputs = site.matrices(value).shape[2]
         block = inputs if site.format.stored >= 8 else onnx_storage.block_of(inputs)
         integer, steps = self.narrow(site, block, half=True)
+        coded = (integer * spread(steps, inputs)).astype(np.float32).reshape(site.groups, -1, inputs)
+        bias = self.bias_of(site) if compensated(site) else ""
+        if bias:
+            moved = (self.graph.array(bias) + self.moved(site, coded)).astype(np.float32)
+            self.graph.constants[bias].CopyFrom(numpy_helper.from_array(moved, bias))
         onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, site.axis == 1)
         if replay is not None:
-            coded = (integer * spread(steps, inputs)).astype(np.float32)
-            replay.replace(name, site.stored(coded.reshape(site.groups, -1, inputs), value.shape))
+            replay.replace(name, site.stored(coded, value.shape))
+            if bias:
+                replay.replace(bias, moved)
+
+    def bias_of(self, site: Site) -> str:
+        """Name of the bias that can take up the mean error of a layer's outputs: its own, or that of the Add behind it; "" where there is none,
+        where it or the weight has other readers, or where the format says otherwise."""
+        after = self.graph.readers.get(site.node.output[0], [])
+        added = list(after[0].input) if site.op == "MatMul" and [node.op_type for node in after] == ["Add"] else []
+        name = site.bias or next((name for name in added if name in self.graph.constants), "")
+        alone = bool(name) and len(self.graph.readers[name]) == 1 and len(self.graph.readers[site.weight]) == 1
+        outputs = int(np.prod(site.matrices(self.graph.array(site.weight)).shape[:2]))
+        fits = alone and tuple(self.graph.constants[name].dims) == (outputs,)
+        return name if fits and site.format.bias == "corrected" else ""
+
+    def moved(self, site: Site, coded: np.ndarray) -> np.ndarray:
+        """(outputs,) mean of what the layer gave minus mean of what it gives, on the rows that it read before any layer was rounded and
+        reads now (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2). ``coded``: its weight (groups, outputs, inputs) as stored."""
+        scale, matrices = self.scale.get(site.node.name), site.matrices(self.graph.array(site.weight)).astype(np.float64)
+        matrices = matrices if scale is None else matrices * scale[:, None, :]
+        before, now = (self.rows(site, scale, seen).mean(0, dtype=np.float64) for seen in (self.seen, self.now))  # (groups, inputs)
+        return (np.einsum("goi,gi->go", matrices, before) - np.einsum("goi,gi->go", coded, now)).reshape(-1)
 
     def half(self, site: Site, name: str) -> None:
         """Store a weight in 16 bits; a note where it has to stay in 32."""
@@ -308,17 +342,23 @@ class Writer:
     def table(self, site: Site, replay: Replay | None) -> None:
         """An embedding."""
         self.note_steps(site, "column")
-        width = self.graph.constants[site.weight].dims[1]
+        entries, width = self.graph.constants[site.weight].dims
+        stored = kept_table(site.format, entries).stored
         if not site.format.whole:
             onnx_storage.half_table(self.graph, site.node, site.weight, site.format.name == "bf16")
             return
         name = site.weight
-        if site.format.stored == 4 and width % onnx_storage.BLOCK == 0:
+        if stored == 4 and width % TABLE_BLOCK == 0:
             coded = onnx_storage.narrow_table(self.graph, site.node, name, 4)
         else:
             if site.format.stored == 4:
-                self.notes.append(f"bits: {site.layer} is stored in 8 bits, {width} columns are no multiple of {onnx_storage.BLOCK}")
-            coded = onnx_storage.table(self.graph, site.node, name, max(8, site.format.stored))
+                few = (
+                    f"it has {entries} entries (fallback: never insists)"
+                    if stored == 8
+                    else f"{width} columns are no multiple of {TABLE_BLOCK}"
+                )
+                self.notes.append(f"bits: {site.layer} is stored in 8 bits, {few}")
+            coded = onnx_storage.table(self.graph, site.node, name, max(8, stored))
         if replay is not None:
             replay.replace(name, coded)
 
@@ -350,15 +390,16 @@ class Writer:
         own = replace(site, format=kept(site.format, flat.shape[1]))
         bits = own.format.stored
         block = flat.shape[1] if bits >= 8 else onnx_storage.block_of(flat.shape[1])
-        x = None
+        x, damping = None, None
         if tensors and compensated(own):
             before, x = (
                 np.concatenate([seen[one].rows_of(())[:, 0] for one in tensors]).astype(np.float64) for seen in (self.seen, self.now)
             )
-            flat = aligned(flat, x, before)
+            damping = shrinkage(x, np.concatenate([self.now[one].samples_of(()) for one in tensors]))
+            flat = aligned(flat, x, before, damping)
         steps = scales_of(flat, bits, block, None if x is None else np.square(x).mean(0), signed=True)
         steps = steps if bits == 16 else onnx_storage.half_steps(steps)
-        integer, steps = integer_of(flat, steps, own, x, free=True)
+        integer, steps = integer_of(flat, steps, own, x, True, damping)
         onnx_storage.whole(self.graph, name, site.node, integer, steps, bits, False)
         if replay is not None:
             replay.replace(name, integer * spread(steps, flat.shape[1]))
@@ -377,14 +418,17 @@ def compensated(site: Site) -> bool:
     return site.format.stored < 16 and (told in ("gptq", "adaround") or (told == "auto" and site.format.stored < 8))
 
 
-def integer_of(matrix: np.ndarray, steps: np.ndarray, site: Site, rows: np.ndarray | None, free: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(integers (outputs, inputs), steps (outputs, blocks)) by the site's rounding. ``free``: steps may still move, as 16 bits hold them."""
+def integer_of(
+    matrix: np.ndarray, steps: np.ndarray, site: Site, rows: np.ndarray | None, free: bool, damping: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(integers (outputs, inputs), steps (outputs, blocks)) by the site's rounding. ``free``: steps may still move, as 16 bits hold them.
+    ``damping``: of the Gram matrix of ``rows``, by :func:`shrinkage` where it is not told."""
     bits = site.format.stored
     if rows is None:
         return nearest(matrix, steps, bits), steps
     if site.format.rounding == "adaround":
         return adaround(matrix, steps, bits, rows), steps
-    gram, damping = rows.T @ rows, shrinkage(rows)
+    gram, damping = rows.T @ rows, shrinkage(rows) if damping is None else damping
     found = gptq(matrix, steps, bits, gram, damping)
     return refined(matrix, found, steps, bits, gram, damping, onnx_storage.half_steps) if free and bits < 8 else (found, steps)
 

@@ -131,27 +131,37 @@ def refined(
     return whole.astype(np.int8), scales
 
 
-def aligned(weight: np.ndarray, rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+def aligned(weight: np.ndarray, rows: np.ndarray, before: np.ndarray, damping: float | None = None) -> np.ndarray:
     """(outputs, inputs) the weight whose outputs on ``rows`` (n, inputs) are nearest to those of ``weight`` on the rows that the layer read
     ``before`` any layer was rounded: least squares, damped towards ``weight`` as GPTQ's Gram matrix is (Li et al. 2025, GPTAQ,
-    https://arxiv.org/abs/2504.02692, section 3)."""
-    return (
-        weight
-        + np.linalg.solve(
-            damped_of(rows.T @ rows, max(ALIGNING, shrinkage(rows))), rows.T @ (before - rows) @ weight.T.astype(np.float64)
-        ).T
-    )
+    https://arxiv.org/abs/2504.02692, section 3). ``damping``: that of the Gram matrix, else by :func:`shrinkage`, at least ``ALIGNING``."""
+    damped = damped_of(rows.T @ rows, max(ALIGNING, shrinkage(rows) if damping is None else damping))
+    return weight + np.linalg.solve(damped, rows.T @ (before - rows) @ weight.T.astype(np.float64)).T
 
 
-def shrinkage(rows: np.ndarray) -> float:
+def shrinkage(rows: np.ndarray, samples: np.ndarray | None = None) -> float:
     """How much of its mean diagonal a Gram matrix of ``rows`` (n, inputs) needs on its diagonal, for rows that were not seen: the shrinkage of
-    Ledoit and Wolf 2004 (https://doi.org/10.1016/S0047-259X(03)00096-4, section 3.3), at least GPTQ's own share."""
+    Ledoit and Wolf 2004 (https://doi.org/10.1016/S0047-259X(03)00096-4, section 3.3), at least GPTQ's own share.
+
+    ``samples`` (n,): which sample each row comes from. Rows of one sample are alike, so that the noise is that between samples: the squared
+    distances of their own Gram matrices from their share of the whole (the same formula where each row is a sample)."""
     many, inputs = rows.shape
     moments = rows.T @ rows / many
     apart = np.square(moments - np.diag(moments).mean() * np.eye(inputs)).sum()
-    noise = (np.square(np.square(rows).sum(1)).sum() / many - np.square(moments).sum()) / many
+    noise = between(rows, np.arange(many) if samples is None else samples, moments) / many**2
     share = min(noise / apart, MOST_SHRINKAGE) if min(noise, apart) > 0 else 0.0
     return max(DAMPING, share / (1 - share))
+
+
+def between(rows: np.ndarray, samples: np.ndarray, moments: np.ndarray) -> float:
+    """The sum over samples of the squared distance (Frobenius) of each one's Gram matrix G_s from its share n_s of ``moments`` M, by
+    |G_s - n_s M|^2 = |G_s|^2 - 2 n_s <G_s, M> + n_s^2 |M|^2."""
+    order = np.argsort(samples, kind="stable")
+    sizes = np.unique(samples, return_counts=True)[1]
+    parts = np.split(rows[order], np.cumsum(sizes)[:-1])
+    own = np.array([np.square(part @ part.T if len(part) < part.shape[1] else part.T @ part).sum() for part in parts])
+    shared = np.array([((part @ moments) * part).sum() for part in parts])
+    return float((own - 2 * sizes * shared + np.square(sizes) * np.square(moments).sum()).sum())
 
 
 def damped_of(gram: np.ndarray, share: float) -> np.ndarray:

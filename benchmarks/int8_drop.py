@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,29 @@ def files(model: nn.Module, calibration: Inputs, value: object, folder: Path) ->
     return base, path, runtime.finish(draft, base, pieces, path)
 
 
-def row(network: Trained, value: object) -> dict[str, object]:
-    """The figures of one network."""
+def row(network: Trained | Sequence[Trained], value: object) -> dict[str, object]:
+    """The figures of one network; of one that comes several times all samples together, the bytes their mean."""
+    folds = [network] if isinstance(network, Trained) else network
+    found = [judged(fold, value) for fold in folds]
+    floats, ours, same = (np.concatenate(kind) for kind in zip(*(samples for samples, _, _ in found), strict=True))
+    drop = paired_interval(floats, ours)
+    return {
+        "network": folds[0].name,
+        "metric": folds[0].metric,
+        "n": len(floats),
+        "float": floats.mean(),
+        "ours": ours.mean(),
+        "drop_pp": 100 * drop.value,
+        "drop_low": 100 * drop.low,
+        "drop_high": 100 * drop.high,
+        "agreement": same.mean(),
+        "bytes": float(np.mean([share for _, share, _ in found])),
+        "notes": list(dict.fromkeys(note for _, _, notes in found for note in notes)),
+    }
+
+
+def judged(network: Trained, value: object) -> tuple[tuple[np.ndarray, ...], float, list[str]]:
+    """((right in float, right with the format, same choice) per sample, bytes as a share of the float file's, notes)."""
     runtime, notes, sizes = plugins.load("runtimes", RUNTIME), [], [0, 0]
     sessions: list[dict] = [{}, {}]
     with tempfile.TemporaryDirectory() as folder:
@@ -50,21 +72,8 @@ def row(network: Trained, value: object) -> dict[str, object]:
                 sizes[place] += path.stat().st_size
                 sessions[place][part] = runtime.open(path, 1).run
         (floats, chosen), (ours, ours_chosen) = (network.judge(one) for one in sessions)
-    drop = paired_interval(floats, ours)
     same = np.array([np.array_equal(a, b) for a, b in zip(chosen, ours_chosen, strict=True)])
-    return {
-        "network": network.name,
-        "metric": network.metric,
-        "n": len(floats),
-        "float": floats.mean(),
-        "ours": ours.mean(),
-        "drop_pp": 100 * drop.value,
-        "drop_low": 100 * drop.low,
-        "drop_high": 100 * drop.high,
-        "agreement": same.mean(),
-        "bytes": sizes[1] / sizes[0],
-        "notes": notes,
-    }
+    return (floats, ours, same), sizes[1] / sizes[0], notes
 
 
 def main(words: list[str]) -> int:

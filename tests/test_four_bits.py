@@ -9,8 +9,9 @@ from networks import noise, seeded
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
-from autoslim import coverage, formats, onnx_bits, onnx_storage, plugins, prediction, replaying, rounding
+from autoslim import calibration, coverage, formats, onnx_bits, onnx_storage, plugins, prediction, replaying, rounding
 from autoslim.engine import Draft
+from autoslim.inputs import rows as rows_of
 from autoslim.onnx_graph import Graph
 
 RUNTIME = "onnxruntime_cpu"
@@ -104,7 +105,7 @@ def test_each_layer_is_rounded_for_what_the_rounded_ones_before_give_it(tmp_path
     held = {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
     value = x.numpy()
     for place, (name, seen) in enumerate(zip(["0", "2", "4"], rows, strict=True)):
-        np.testing.assert_allclose(seen, value, atol=1e-4, err_msg=f"layer {place}")
+        np.testing.assert_allclose(seen, value - value.mean(0), atol=1e-4, err_msg=f"layer {place}")
         whole, step = held[f"{name}.weight_int4"].astype(np.float32), held[f"{name}.weight_step"].astype(np.float32)
         value = np.maximum(value @ (whole * step).reshape(whole.shape[0], -1).T + held[f"{name}.bias"], 0)
 
@@ -112,9 +113,9 @@ def test_each_layer_is_rounded_for_what_the_rounded_ones_before_give_it(tmp_path
 def spy(rows, function):
     """``function`` that notes the rows it was given."""
 
-    def noted(matrix, steps, site, given, free):
+    def noted(matrix, steps, site, given, free, damping):
         rows.append(given)
-        return function(matrix, steps, site, given, free)
+        return function(matrix, steps, site, given, free, damping)
 
     return noted
 
@@ -158,6 +159,128 @@ def test_few_rows_are_shrunk_as_ledoit_and_wolf_have_it(many):
     rows = chance.normal(size=(many, 40)) * np.linspace(0.5, 2, 40)
     share = ledoit_wolf_shrinkage(rows, assume_centered=True)
     assert rounding.shrinkage(rows) == pytest.approx(max(rounding.DAMPING, min(share, 0.9) / (1 - min(share, 0.9))), rel=1e-6)
+
+
+def test_rows_of_one_sample_count_as_one():
+    """Each row three times as one sample tells no more than once."""
+    rows = np.random.default_rng(0).normal(size=(60, 10)) * np.linspace(0.5, 2, 10)
+    again, samples = np.repeat(rows, 3, axis=0), np.repeat(np.arange(60), 3)
+    assert rounding.shrinkage(again, samples) == pytest.approx(rounding.shrinkage(rows))
+    assert rounding.shrinkage(again, samples) > 1.5 * rounding.shrinkage(again)
+
+
+def test_the_noise_of_a_gram_matrix_is_that_between_samples():
+    chance = np.random.default_rng(0)
+    rows, samples = chance.normal(size=(30, 5)), chance.integers(0, 7, 30)  # samples of unequal sizes, among them larger ones than 5
+    gram = rows.T @ rows / 30
+    own = [rows[samples == one] for one in range(7)]
+    noise = sum(np.square(part.T @ part - len(part) * gram).sum() for part in own) / 30**2
+    share = min(noise / np.square(gram - np.trace(gram) / 5 * np.eye(5)).sum(), rounding.MOST_SHRINKAGE)
+    assert rounding.shrinkage(rows, samples) == pytest.approx(share / (1 - share))
+
+
+def noticed(values, geometry, mask=None):
+    """What is kept of batches of one tensor, and of which sample each row is."""
+    seen = calibration.Seen()
+    for number, value in enumerate(values):
+        calibration.take(seen, "x", value, [geometry], number, len(values), batch=3, mask=mask)
+    return seen.rows_of(geometry)[:, 0], seen.samples_of(geometry)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3, 5, 4), 0), ((5, 3, 4), 1), ((2, 1, 3, 4), 2)])
+def test_rows_know_their_sample(shape, axis):
+    """Each value is the number of its sample: rows with equal values, and no others, have equal samples."""
+    values = [np.broadcast_to(np.arange(3.0).reshape(3, *[1] * (len(shape) - axis - 1)) + 3 * batch, shape) for batch in range(2)]
+    rows, samples = noticed(values, ())
+    assert len(rows) == 2 * np.prod(shape[:-1])
+    np.testing.assert_array_equal(np.unique(samples, return_inverse=True)[1].ravel(), rows[:, 0])
+
+
+def test_rows_of_convolutions_know_their_sample():
+    value = np.broadcast_to(np.arange(3.0).reshape(3, 1, 1, 1), (3, 2, 6, 6))
+    rows, samples = noticed([value, value + 3], (1, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1)))
+    assert rows.shape == (2 * 3 * 16, 18)
+    np.testing.assert_array_equal(np.unique(samples, return_inverse=True)[1].ravel(), rows[:, 0])
+
+
+class Padded(nn.Module):
+    """Words of which a mask tells which are there, as Hugging Face's encoders have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.inner, self.head = nn.Embedding(300, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, input_ids, attention_mask):
+        there = attention_mask[..., None].float()
+        return self.head((torch.relu(self.inner(self.table(input_ids))) * there).sum(1) / there.sum(1))
+
+
+def test_padding_is_not_rounded_for(tmp_path, monkeypatch):
+    model, rows = seeded(Padded), []
+    words = torch.randint(1, 300, (6, 9), generator=torch.manual_seed(0))
+    there = torch.arange(9) < torch.tensor([9, 4, 1, 7, 2, 5])[:, None]
+    x = {"input_ids": words * there, "attention_mask": there.long()}
+    monkeypatch.setattr(onnx_bits, "integer_of", spy(rows, onnx_bits.integer_of))
+    shipped_words(model, x, {"inner": "w4"}, tmp_path)
+    read = model.table(words)[there].detach().numpy()
+    np.testing.assert_allclose(rows[0], read - read.mean(0), atol=1e-6)
+
+
+def shipped_words(model, x, bits, folder):
+    """(draft, file, notes) of a network with several inputs by name."""
+    runtime, example = plugins.load("runtimes", RUNTIME), rows_of(x, 0, 2)
+    structure, base, path = coverage.analyse(model, example), folder / "base.onnx", folder / "m.onnx"
+    runtime.export(Draft(model, structure, example), example, [], base)
+    draft = Draft(model, structure, example, bits=bits)
+    return draft, path, runtime.finish(draft, base, [x], path)
+
+
+def test_a_table_of_four_bits_is_read_as_its_file_says(tmp_path):
+    """Each row by hand: sixteen columns share a step of 16 bits; the bytes are those of the formula."""
+    model = seeded(lambda: nn.Sequential(nn.Embedding(300, 48)))
+    words = torch.arange(300).reshape(30, 10)
+    draft, path, notes = shipped(model, words, {"0": "w4"}, tmp_path)
+    held = {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
+    steps, packed = (next(value for name, value in held.items() if name.endswith(end)) for end in ("_scale", "_quantized"))
+    assert (steps.dtype, steps.shape, packed.dtype, packed.shape) == (np.float16, (300, 3), np.uint8, (300, 24))
+    whole = np.stack([packed & 15, packed >> 4], -1).reshape(300, 3, 16).astype(np.float32) - 8
+    want = (whole * steps[..., None].astype(np.float32)).astype(np.float16).astype(np.float32).reshape(300, 48)
+    np.testing.assert_array_equal(run(path, words).reshape(300, 48).numpy(), want)
+    assert np.abs(want - model[0].weight.detach().numpy()).max() < np.abs(model[0].weight.detach().numpy()).max() / 7
+    assert (notes, prediction.layer_bytes(draft)["0"]) == ((), 300 * 48 / 2 + 300 * 3 * 2)
+
+
+def test_a_table_of_few_entries_keeps_eight_bits_unless_told_never(tmp_path):
+    model, words = seeded(lambda: nn.Sequential(nn.Embedding(29, 48))), torch.arange(28).reshape(4, 7)
+    draft, path, notes = shipped(model, words, {"0": "w4"}, tmp_path)
+    assert notes == ("bits: 0 is stored in 8 bits, it has 29 entries (fallback: never insists)",)
+    assert prediction.layer_bytes(draft)["0"] == 29 * 48 + 4 * 48
+    steps = np.abs(model[0].weight.detach().numpy()).max(0) / 127
+    assert (np.abs(run(path, words).reshape(28, 48).numpy() - model[0].weight.detach().numpy()[:28]) <= 0.5001 * steps).all()
+    draft, path, notes = shipped(model, words, {"0": {"format": "w4", "fallback": "never"}}, tmp_path)
+    assert (notes, prediction.layer_bytes(draft)["0"]) == ((), 29 * 24 + 29 * 3 * 2)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 5)), (100, 32)),
+        (lambda: nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 5)), (20, 7, 32)),
+        (lambda: nn.Sequential(nn.Conv2d(8, 12, 3, groups=2), nn.ReLU(), nn.Conv2d(12, 5, 3)), (12, 8, 8, 8)),
+    ],
+    ids=["Gemm", "MatMul and Add", "Conv"],
+)
+def test_biases_take_up_the_mean_error(build, shape, tmp_path):
+    """On inputs all of whose rows were looked at, what a rounded network gives has the mean of what it gave; without, it has not."""
+    model, x = seeded(build), torch.randn(shape, generator=torch.manual_seed(0)) + 1
+    axes = [0, 2, 3] if len(shape) == 4 else list(range(len(shape) - 1))
+    off = {}
+    for bias in ("corrected", "plain"):
+        _, path, _ = shipped(model, x, dict.fromkeys(["0", "2"], {"format": "w4", "bias": bias}), tmp_path)
+        with torch.no_grad():
+            off[bias] = float((run(path, x) - model(x)).mean(axes).abs().max())
+    assert off["corrected"] < 1e-5
+    assert off["plain"] > 1e-4
 
 
 def cost(weight, whole, steps, hessian):
