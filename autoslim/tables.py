@@ -54,6 +54,7 @@ FRONT_COLUMNS = (
     "drop_val",
     "metric_val_low",
     "metric_val_high",
+    "gap",
     "test_split",
     "summary",
     "outside",
@@ -264,6 +265,7 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
         "outside": entry.number == NO_TRIAL,
         "metric_val_low": found.values["metric"].low,
         "metric_val_high": found.values["metric"].high,
+        "gap": found.facts.get("gap"),
         **energy_columns(checked),
     } | {f"metric_{name}": value for name, value in checked["others"].items()}
 

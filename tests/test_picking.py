@@ -67,13 +67,17 @@ def test_weights_on_one_goal_choose_its_best_point(material):
     assert mixed.row["key"] == by_hand
 
 
-def test_of_points_with_equal_metrics_the_cheapest_is_chosen(material):
-    """Few samples make many equal metrics: the weighted sum is the same for all of them."""
+def test_of_points_with_equal_metrics_the_nearest_to_the_original_is_chosen_then_the_cheapest(material):
+    """Few samples make many equal metrics: the weighted sum is the same for all of them. Without gaps, as studies of earlier versions have, and
+    of equal gaps the cheapest is the answer."""
     context = under(material)
-    rows = [dict(row) | {"metric_val": 0.9} for row in picking.judged(material.rows, context)]
+    rows = [dict(row) | {"metric_val": 0.9, "gap": None} for row in picking.judged(material.rows, context)]
+    dearest = max(rows, key=lambda row: row["latency_ratio"] * row["size_ratio"])
     for order in (rows, rows[::-1]):
         first = picking.by_shape(order, context, {"metric": 1.0})[0][0]
         assert first["latency_ratio"] * first["size_ratio"] == min(row["latency_ratio"] * row["size_ratio"] for row in rows)
+        told = [row | {"gap": 0.001 if row is dearest else 0.002} for row in order]
+        assert picking.by_shape(told, context, {"metric": 1.0})[0][0]["key"] == dearest["key"]
 
 
 def by_weights(material, metric, time):

@@ -58,6 +58,7 @@ FRONT = {
     "drop_val": Column("number", "the metric's", f"how much worse than untouched {_VAL}"),
     "metric_val_low": Column("number", "the metric's", f"metric_val: {_LOW}"),
     "metric_val_high": Column("number", "the metric's", f"metric_val: {_HIGH}"),
+    "gap": Column("number", "nats or 1", "how far the file's outputs are from the original's on held-out inputs of the train split"),
     "test_split": Column("text", "", "test, or val if the task has no test split"),
     "outside": Column("boolean", "", "a rival that is no point of the search space: shown beside the points, never recommended or counted"),
 }

@@ -1,5 +1,6 @@
 """Another answer from the same verified points: by budget, by knee, by weights; with the reason, and what was nearly chosen."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,7 +85,8 @@ def by_budget(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], s
 
 def by_shape(good: list[Row], context: Mapping[str, Any], weights: Mapping[str, float] | None) -> tuple[list[Row], str]:
     """The rows by the weighted sum of their objectives, each scaled to [0, 1] over the front of ``good``; equal weights are the knee. Of equal
-    sums, as ``metric`` alone often gives, the one of least cost comes first."""
+    sums, as ``metric`` alone often gives, the one whose outputs are nearest to the original's comes first: of files that are right on the same
+    samples it is the least lucky."""
     objectives = list(weights or context["objectives"])
     points = np.array([tables.coordinates(verified_of(row), context["untouched"], objectives, row["metric_direction"]) for row in good])
     mask = pareto.front(points)
@@ -93,12 +95,17 @@ def by_shape(good: list[Row], context: Mapping[str, Any], weights: Mapping[str, 
     scaled = (points - points[mask].min(axis=0)) / np.where(span > 0, span, 1.0)
     share = np.array([1.0 if weights is None else weights[name] for name in objectives])
     score = scaled @ share / share.sum()
-    order = sorted(range(len(good)), key=lambda i: (not level[i], score[i], tables.cost(good[i], context), good[i]["key"]))
+    order = sorted(range(len(good)), key=lambda i: (not level[i], score[i], far(good[i]), tables.cost(good[i], context), good[i]["key"]))
     goals = ", ".join(name if weights is None else f"{name} x{weights[name]:g}" for name in objectives)
     rule = "It is the knee" if weights is None else "It has the least weighted sum"
     return [
         good[i] for i in order
     ], f"{rule} of the front of {int(mask.sum())} points: {goals}, each scaled to its range there; score {score[order[0]]:.3f}."
+
+
+def far(row: Row) -> float:
+    """The gap of a row; rows of earlier versions have none."""
+    return math.inf if row.get("gap") is None else row["gap"]
 
 
 def verified_of(row: Row) -> Measurement:
