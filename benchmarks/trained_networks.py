@@ -299,8 +299,10 @@ def letters(many: int = 1500) -> Trained:
 
     steps: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
-        spoken({"encoder": lambda x: encoder(*x), "decoder": lambda x: decoder(*x)}, slice(0, 256), steps)
-    calibration = torch.cat([last for last, _ in steps[::2]])[::10], torch.cat([state for _, state in steps[::2]])[::10]
+        said = spoken({"encoder": lambda x: encoder(*x), "decoder": lambda x: decoder(*x)}, slice(0, 256), steps)
+    ended = (said == 3).cumsum(1)[:, :-1].T.reshape(-1) > 0  # before steps 1 to 19: what follows the end is never used
+    live = torch.cat([torch.arange(256), 256 + torch.flatten((~ended).nonzero())])
+    calibration = torch.cat([last for last, _ in steps])[live], torch.cat([state for _, state in steps])[live]
     parts = {"encoder": (encoder, (coded[:256], lengths[:256])), "decoder": (decoder, calibration)}
     return Trained("g2p GRU", "exact words", parts, judge)
 
