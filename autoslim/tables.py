@@ -320,17 +320,20 @@ def offered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def best(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row to recommend among the feasible, by validation data and verified costs: of those within one standard error of
-    the best metric (Breiman et al. 1984, the one-SE rule), the one with the smallest product of the costs that are
-    objectives. None without a feasible row. Rivals outside of the search space are never recommended."""
-    good = [row for row in offered(rows) if row["feasible"]]
-    if not good:
-        return None
-    sign = loss_sign(good[0]["metric_direction"])
-    top = min(good, key=lambda row: row["metric_val"] * sign)
+    """The row to recommend among the feasible, by validation data and verified costs: of those :func:`within_one_error` the one with the
+    smallest product of the costs that are objectives. None without a feasible row. Rivals outside of the search space are never recommended."""
+    near = within_one_error([row for row in offered(rows) if row["feasible"]])
+    return min(near, key=lambda row: cost(row, context)) if near else None
+
+
+def within_one_error(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows within one standard error of the best metric on validation data (Breiman et al. 1984, the one-SE rule)."""
+    if not rows:
+        return []
+    sign = loss_sign(rows[0]["metric_direction"])
+    top = min(rows, key=lambda row: row["metric_val"] * sign)
     spread = (top["metric_val_high"] - top["metric_val_low"]) / (2 * 1.96) if top["metric_val_high"] is not None else 0.0
-    near = [row for row in good if (row["metric_val"] - top["metric_val"]) * sign <= spread + 1e-12]
-    return min(near, key=lambda row: cost(row, context))
+    return [row for row in rows if (row["metric_val"] - top["metric_val"]) * sign <= spread + 1e-12]
 
 
 def cost(row: Mapping[str, Any], context: Mapping[str, Any]) -> float:

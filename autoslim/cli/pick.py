@@ -29,6 +29,12 @@ def pick(
     weights: Annotated[
         str | None, typer.Option("--weights", help="Weighted goals within the limits, such as metric=2,latency_ms=1.")
     ] = None,
+    faithful: Annotated[
+        bool,
+        typer.Option(
+            "--faithful", help="Nearest to the original's outputs, of those whose metric is as good as the best within its error."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv, with the reason, as JSON.")] = False,
     study_name: _flags.StudyName = None,
     storage: _flags.Storage = None,
@@ -39,13 +45,13 @@ def pick(
     from autoslim.reporting import picking
     from autoslim.reporting.context import Material
 
-    if knee and weights:
-        raise UserError("--knee and --weights: give one of them; the knee is the sum with equal weights")
+    if knee + faithful + (weights is not None) > 1:
+        raise UserError("--knee, --weights and --faithful: give one of them; the knee is the sum with equal weights")
     wanted = spec.load_study(None, _flags.budget_of(budget_ms, budget_mb, budget_macs, budget_memory_mb, max_drop, drop_type))
     goals = None if weights is None else picking.parse_weights(weights)
     material = Material(reading.read(folder, study_name, storage))
     picking.check_known(material, goals or {})
-    found = picking.pick(material, material.context | {"budget": wanted.limits()}, knee, goals)
+    found = picking.pick(material, material.context | {"budget": wanted.limits()}, knee, goals, faithful)
     if found.row is None:
         typer.echo("autoslim: the study has no verified point yet; let the search finish", err=True)
         return 3

@@ -1,4 +1,4 @@
-"""Another answer from the same verified points: by budget, by knee, by weights; with the reason, and what was nearly chosen."""
+"""Another answer from the same verified points: by budget, by knee, by weights, by faith; with the reason, and what was nearly chosen."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from autoslim import pareto, tables
 from autoslim.budget import feasible
 from autoslim.errors import UserError
-from autoslim.metrics import METRICS, OBJECTIVES, Measurement, Value
+from autoslim.metrics import METRICS, OBJECTIVES, Measurement, Value, loss_sign
 from autoslim.reporting.context import Material
 from autoslim.reporting.words import over_the_limit, places, point_name
 
@@ -31,7 +31,9 @@ class Picked:
     warnings: list[str] = field(default_factory=list)
 
 
-def pick(material: Material, context: Mapping[str, Any], knee: bool = False, weights: Mapping[str, float] | None = None) -> Picked:
+def pick(
+    material: Material, context: Mapping[str, Any], knee: bool = False, weights: Mapping[str, float] | None = None, faithful: bool = False
+) -> Picked:
     """Choose among the verified rows under ``context["budget"]``."""
     rows = judged(material.offered, context)
     good = [row for row in rows if row["feasible"]]
@@ -47,7 +49,9 @@ def pick(material: Material, context: Mapping[str, Any], knee: bool = False, wei
             [missed(other, context) for other in misses[1 : 1 + MOST]],
             warnings(row, context),
         )
-    if knee or weights:
+    if faithful:
+        order, rule = by_gap(good, context)
+    elif knee or weights:
         order, rule = by_shape(good, context, weights)
     else:
         order, rule = by_budget(good, context)
@@ -81,6 +85,18 @@ def by_budget(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], s
         f"Of those within one standard error of the best {good[0]['metric']} on validation data, it has the smallest product of {costs}, "
         "each as a ratio to the untouched model."
     )
+
+
+def by_gap(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], str]:
+    """The rows within one standard error of the best metric, those nearest to the original's outputs first; then the others by their metric."""
+    near = tables.within_one_error(good)
+    keys = {row["key"] for row in near}
+    order = sorted(near, key=lambda row: (far(row), tables.cost(row, context), row["key"]))
+    sign = loss_sign(good[0]["metric_direction"])
+    rest = sorted((row for row in good if row["key"] not in keys), key=lambda row: (row["metric_val"] * sign, far(row), row["key"]))
+    told = "" if order[0].get("gap") is None else f" ({order[0]['gap']:.3g})"
+    rule = f"Of those within one standard error of the best {good[0]['metric']} on validation data, its outputs are nearest to the original's{told}."
+    return order + rest, rule
 
 
 def by_shape(good: list[Row], context: Mapping[str, Any], weights: Mapping[str, float] | None) -> tuple[list[Row], str]:
