@@ -1,5 +1,7 @@
 """Weights that a graph computes from constants, computed once: an exporter cuts and joins large recurrent weights in the graph."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -35,12 +37,20 @@ def fold(graph: Graph, name: str) -> bool:
 def drop_zeros(model: onnx.ModelProto) -> None:
     """Take sums with a zero without axes out of a graph: what is added to stands in the place of the sum."""
     graph = Graph(model)
-    for node in [node for node in model.graph.node if node.op_type == "Add"]:
-        other = next((x for zero, x in zip(node.input, reversed(node.input), strict=True) if is_zero(graph, zero)), None)
-        if other is not None and node.output[0] not in graph.outputs:
-            graph.redirect(graph.readers.get(node.output[0], []), node.output[0], other)
-            model.graph.node.remove(node)
-            graph.tidy()
+    while (found := next(sums_with_nothing(graph), None)) is not None:
+        node, other = found
+        graph.redirect(graph.readers.get(node.output[0], []), node.output[0], other)
+        model.graph.node.remove(node)
+        graph.tidy()  # makes the nodes anew
+
+
+def sums_with_nothing(graph: Graph) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """(node, what the zero is added to) of those that give no output of the graph."""
+    for node in graph.model.graph.node:
+        if node.op_type == "Add" and node.output[0] not in graph.outputs:
+            for zero, other in zip(node.input, reversed(node.input), strict=True):
+                if is_zero(graph, zero):
+                    yield node, other
 
 
 def is_zero(graph: Graph, name: str) -> bool:

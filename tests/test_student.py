@@ -5,12 +5,13 @@ import math
 import networks
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import torch
 from networks import noise, seeded
 from torch import nn
 
-from autoslim import coverage, engine, fusing, layers, offers, packed, plugins, prediction, resolving
+from autoslim import coverage, engine, fusing, layers, offers, onnx_folding, packed, plugins, prediction, resolving
 from autoslim.interfaces import Unit
 from autoslim.recipe import Recipe, Step
 from autoslim.spec import load_space, load_study
@@ -294,6 +295,16 @@ def test_the_sums_with_what_is_left_out_are_not_exported(tmp_path):
     images = task.arrays("val")[0][:8]
     with torch.no_grad():
         torch.testing.assert_close(runtime.open(tmp_path / "model.onnx", 1).run(images), draft.model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_with_nothing_that_follow_each_other_all_go():
+    """y = ((x + 0) + 0) * 2 and a sum with a vector of zeros, which may broadcast and stays."""
+    text = "agraph (float[n, 1] x) => (float[n, 3] y) <float zero = {0}, float[3] zeros = {0, 0, 0}, float two = {2}> {"
+    text += "a = Add(x, zero) b = Add(zero, a) c = Mul(b, two) y = Add(c, zeros) }"
+    model = onnx.helper.make_model(onnx.parser.parse_graph(text), opset_imports=[onnx.helper.make_opsetid("", 20)])
+    onnx_folding.drop_zeros(model)
+    onnx.checker.check_model(model)
+    assert [(node.op_type, list(node.input)) for node in model.graph.node] == [("Mul", ["x", "two"]), ("Add", ["c", "zeros"])]
 
 
 class Beside(nn.Module):
