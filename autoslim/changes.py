@@ -1,7 +1,8 @@
 """What compression changed beneath the mean, file against untouched file, on the shipped files.
 
 For every verified file: accuracy class by class, agreement with the original and the divergence of their outputs, from the outputs
-that verification has anyway. For the recommended file: the checks of ``checks/``. What a task does not allow is left out, not guessed.
+that verification has anyway. After verification, as far as there is time: the checks of ``checks/``. What a task does not allow is left out,
+not guessed.
 """
 
 import time
@@ -12,16 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from autoslim import plugins, statistics
+from autoslim.digest import Formless, hashed
 from autoslim.inputs import Inputs, tensors
+from autoslim.outputs import MOST_BYTES, own, size_of
 from autoslim.sidebyside import Files, affordable
 from autoslim.task import Task
 
 #: classes that are told one by one: those that changed most
 MOST_CLASSES = 50
-#: seconds after which no further check is begun
-SECONDS = 4.0
+#: seconds after which no further check is begun; share of them that a pass over the samples of all checks may take
+SECONDS, SHARE = 4.0, 0.75
 
 
 class Changes:
@@ -29,6 +33,8 @@ class Changes:
 
     def __init__(self, task: Task, open_file: Callable[[Path], Any], split: str, pause: Callable[[], None]) -> None:
         self.task, self.open, self.split, self.pause = task, open_file, split, pause
+        self._base: tuple[Path, Remembered] | None = None
+        self._samples: dict[float, int] = {}
 
     def found(self, cache: Any, base_cache: Any) -> dict[str, Any]:
         """{"split", "classes", "agreement", "outputs"}; empty or None where it cannot be told. ``cache`` and ``base_cache`` are the
@@ -41,10 +47,10 @@ class Changes:
 
     def checked(self, path: Path, base: Path, seconds: float = SECONDS) -> dict[str, Any]:
         """{"checks": [{"name", "title", "rows"}], "not_measured": [text]} by the members of checks/; what raises is told, not hidden."""
-        runs = [self.run(self.open(one)) for one in (path, base)]
+        runs = self.run(self.open(path)), self.untouched(base)
         checks = {name: plugins.load("checks", name) for name in plugins.names("checks")}
         passes = {name: check.passes(self.task) for name, check in checks.items()}
-        files = Files(self.task, self.split, *runs, affordable(runs[1], next(iter(self.task.batches(self.split)))[0], sum(passes.values())))
+        files = Files(self.task, self.split, *runs, self.samples(runs[0], sum(passes.values()), seconds))
         told: list[dict[str, Any]] = []
         trouble: list[str] = []
         stop = time.monotonic() + seconds
@@ -62,6 +68,20 @@ class Changes:
             told += [{"name": name, "title": check.title, "rows": rows}] if rows else []
         return {"checks": told, "not_measured": trouble}
 
+    def untouched(self, path: Path) -> "Remembered":
+        """The untouched file's run, the same for every file that it is compared with."""
+        if self._base is None or self._base[0] != path:
+            self._base = path, Remembered(self.run(self.open(path)))
+            self._samples.clear()
+        return self._base[1]
+
+    def samples(self, run: Callable[[Inputs], Any], passes: int, seconds: float) -> int:
+        """Samples of a level, as many for every file that gets ``seconds``, so that the untouched file sees the same inputs again."""
+        if seconds not in self._samples:
+            inputs = next(iter(self.task.batches(self.split)))[0]
+            self._samples[seconds] = affordable(run, inputs, passes, SHARE * max(seconds, 0.0))
+        return self._samples[seconds]
+
     def run(self, session: Any) -> Callable[[Inputs], Any]:
         """A session's run, which lets a waiting timing pass before each batch."""
 
@@ -70,6 +90,27 @@ class Changes:
             return session.run(inputs)
 
         return predict
+
+
+class Remembered:
+    """A run that keeps its outputs by the content of its inputs, at most MOST_BYTES of them: each file meets the same changed inputs."""
+
+    def __init__(self, run: Callable[[Inputs], Any]) -> None:
+        self._run, self._held = run, 0
+        self._known: dict[int, Any] = {}
+
+    def __call__(self, inputs: Inputs) -> Any:
+        try:
+            key = hashed(inputs)
+        except Formless:
+            return self._run(inputs)
+        if key in self._known:
+            return self._known[key]
+        outputs = self._run(inputs)
+        self._held += size_of(outputs)
+        if self._held <= MOST_BYTES:
+            self._known[key] = pytree.tree_map(own, outputs)
+        return outputs
 
 
 # -- outputs ----------------------------------------------------------------------------------------------------------------

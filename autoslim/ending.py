@@ -3,6 +3,7 @@
 import time
 
 from autoslim import shipping
+from autoslim.examining import OTHERS
 from autoslim.job import ROUND_SECONDS
 from autoslim.loop import Loop
 from autoslim.timing import MIN_TURNS
@@ -55,10 +56,10 @@ def overdue(loop: Loop) -> bool:
 
 
 def reserve(loop: Loop) -> float:
-    """Seconds to keep for verification and report: of the files that would be verified now, scoring TEST times as long as it took in the search, and the fewest rounds of timing that give an interval."""
+    """Seconds to keep for verification and report: of the files that would be verified now, scoring TEST times as long as it took in the search, the fewest rounds of timing that give an interval, and checks."""
     known = loop.entries
     files = max(1, sum(known.rivals.values())) + len(loop.outsiders) + min(loop.spec.verify, known.done)
-    each = PER_FILE + TEST * known.scores.median(0.0) + shipping.FEWEST_PASSES * round_of(loop)
+    each = PER_FILE + OTHERS + TEST * known.scores.median(0.0) + shipping.FEWEST_PASSES * round_of(loop)
     return min(START + files * each, MOST * (loop.spec.time or float("inf")))
 
 

@@ -1,4 +1,4 @@
-"""After verification: the point that will be recommended is looked at more closely than the others (``checks/``)."""
+"""After verification: shipped files on changed inputs (``checks/``), and which of their kernels run as integers; the recommended one first."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ from autoslim import tables
 from autoslim.errors import AutoSlimError
 from autoslim.study import Study
 
-#: seconds in which checks are begun, and when --time is over
-SECONDS, LATE = 4.0, 0.5
+#: seconds in which checks are begun: of the recommended file, of it when --time is over, and of each of the others
+SECONDS, LATE, OTHERS = 4.0, 0.5, 1.0
 
 
 class Lasting:
@@ -38,19 +38,31 @@ def examine(
     say: Callable[[str], None],
     until: float | None = None,
 ) -> None:
-    """Add the checks to the verified row that ``rows`` of front.csv recommend; a checked file is not checked again."""
+    """Add the checks to the verified rows, that which ``rows`` of front.csv recommend first, the others while there is time; a checked file
+    is not checked again, nor is the untouched one."""
     chosen = tables.best(rows, context) or tables.closest(rows, context)
     verified = study.fact("verified") or []
-    mine = next((row for row in verified if chosen and row["key"] == chosen["key"]), None)
     base = next((row for row in verified if row["sha256"] == study.fact("untouched_sha256")), None)
-    if mine is None or base is None or mine is base or "checks" in (mine.get("changes") or {}):
+    if base is None:
         return
-    say("checking the recommended file against the untouched one")
-    payload = {"file": str(out / mine["model_file"]), "untouched": str(out / base["model_file"])}
+    left = [row for row in verified if row is not base and "checks" not in (row.get("changes") or {})]
+    left.sort(key=lambda row: not chosen or row["key"] != chosen["key"])
     try:
-        found = worker.ask("check", {**payload, "seconds": LATE if until is not None and time.monotonic() > until else SECONDS})
+        for row in left:
+            mine, over = bool(chosen) and row["key"] == chosen["key"], until is not None and time.monotonic() > until
+            if over and not mine:
+                break
+            if row is left[0]:
+                say("looking at the files on changed inputs")
+            seconds = OTHERS if not mine else LATE if over else SECONDS
+            look(row, {"file": str(out / row["model_file"]), "untouched": str(out / base["model_file"]), "seconds": seconds}, worker, say)
+    finally:
+        study.set_fact("verified", verified)
+
+
+def look(row: dict[str, Any], payload: Mapping[str, Any], worker: Any, say: Callable[[str], None]) -> None:
+    """Add the checks of one file to its row."""
+    try:
+        row["changes"] = {**(row.get("changes") or {}), **worker.ask("check", payload)}
     except AutoSlimError as error:
-        say(f"the checks of {mine['key']} failed: {error}")
-        return
-    mine["changes"] = {**(mine.get("changes") or {}), **found}
-    study.set_fact("verified", verified)
+        say(f"the checks of {row['key']} failed: {error}")

@@ -80,6 +80,11 @@ class Format:
         """Whether weights are stored as integers."""
         return self.name not in FLOATING
 
+    @property
+    def fell(self) -> bool:
+        """Whether it was meant as integers and computes in float: its weights stay as they would have been stored for the integers."""
+        return NAMES[self.name][1] <= 8 and not self.integer
+
     def in_float(self) -> "Format":
         """The same stored width under float kernels."""
         return replace(self, activations=FLOAT)

@@ -28,6 +28,8 @@ CONVERSIONS = {
     "ReorderInput": "another order of channels",
     "ReorderOutput": "another order of channels",
 }
+#: findings of layers that a card tells
+MOST_TOLD = 8
 #: channels that the kernels work on at once
 STEP = 16
 FIXES = {
@@ -78,6 +80,13 @@ def explain(
         "integer": sorted(run),
         "findings": [asdict(one) for one in sorted(found, key=lambda one: -(one.ms or 0.0))],
     }
+
+
+def told(explained: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of :func:`explain`: how many layers were meant as integers and how many are, and those that run in float or slower
+    than in the other file, the costliest first."""
+    layers = [one for one in explained["findings"] if one["kind"] in ("float", "slower")]
+    return {"meant": len(explained["meant"]), "integer": len(explained["integer"]), "layers": layers[:MOST_TOLD]}
 
 
 def inside(place: str, layer: str) -> bool:

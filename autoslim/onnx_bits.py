@@ -17,7 +17,7 @@ from autoslim import equalising, onnx_qdq, onnx_recurrent, onnx_storage
 from autoslim.calibration import Feed, Seen, observe
 from autoslim.choosing import Choice, Reader, choose, choose_alone, judged, product
 from autoslim.engine import Draft
-from autoslim.formats import FEW_ROWS, TABLE_BLOCK, kept, kept_table
+from autoslim.formats import FEW_ROWS, TABLE_BLOCK, Format, kept, kept_table
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import MATRICES, RECURRENT, TABLES, Site, sites
 from autoslim.onnx_qdq import Weight
@@ -280,7 +280,7 @@ class Writer:
             matrix = matrix if told is None else aligned(matrix, x, told[:, index].astype(np.float64), damping)
             step = scales_of(matrix, bits, block, None if x is None else np.square(x).mean(0), signed)
             step = step if one is None else np.broadcast_to(one, step.shape).copy()
-            step = onnx_storage.half_steps(step) if half and bits < 16 else step
+            step = onnx_storage.half_steps(step) if half and not wide_steps(site.format) else step
             integer, step = integer_of(matrix, step, site, x, half and one is None, damping)
             integers.append(integer)
             steps.append(step)
@@ -301,14 +301,14 @@ class Writer:
             return
         name, value = site.weight, self.graph.array(site.weight)
         inputs = site.matrices(value).shape[2]
-        block = inputs if site.format.stored >= 8 else onnx_storage.block_of(inputs)
+        block = inputs if site.format.stored >= 8 or site.format.fell else onnx_storage.block_of(inputs)
         integer, steps = self.narrow(site, block, half=True)
         coded = (integer * spread(steps, inputs)).astype(np.float32).reshape(site.groups, -1, inputs)
         bias = self.bias_of(site) if compensated(site) else ""
         if bias:
             moved = (self.graph.array(bias) + self.moved(site, coded)).astype(np.float32)
             self.graph.constants[bias].CopyFrom(numpy_helper.from_array(moved, bias))
-        onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, site.axis == 1)
+        onnx_storage.whole(self.graph, name, site.node, integer, steps, site.format.stored, site.axis == 1, wide_steps(site.format))
         if replay is not None:
             replay.replace(name, site.stored(coded, value.shape))
             if bias:
@@ -400,7 +400,7 @@ class Writer:
         steps = scales_of(flat, bits, block, None if x is None else np.square(x).mean(0), signed=True)
         steps = steps if bits == 16 else onnx_storage.half_steps(steps)
         integer, steps = integer_of(flat, steps, own, x, True, damping)
-        onnx_storage.whole(self.graph, name, site.node, integer, steps, bits, False)
+        onnx_storage.whole(self.graph, name, site.node, integer, steps, bits, False, bits == 16)
         if replay is not None:
             replay.replace(name, integer * spread(steps, flat.shape[1]))
 
@@ -410,6 +410,11 @@ def in_stages(tensors: Sequence[str]) -> dict[str, list[str]]:
     once = list(dict.fromkeys(tensors))
     size = -(-len(once) // STAGES)
     return {tensor: once[number // size * size :][:size] for number, tensor in enumerate(once)}
+
+
+def wide_steps(form: Format) -> bool:
+    """Whether the steps of a float layer's weights are kept in 32 bits: of 16-bit weights, and of those that were meant for integer kernels."""
+    return form.stored == 16 or form.fell
 
 
 def compensated(site: Site) -> bool:

@@ -36,12 +36,14 @@ def halves(graph: Graph, name: str, node: onnx.NodeProto, brain: bool = False) -
     return ""
 
 
-def whole(graph: Graph, name: str, node: onnx.NodeProto, integer: np.ndarray, steps: np.ndarray, bits: int, turned: bool) -> None:
-    """Store a weight as ``integer`` (outputs, inputs) with ``steps`` (outputs, blocks), kept in 16 bits (of weights of 16 bits in 32); every
+def whole(
+    graph: Graph, name: str, node: onnx.NodeProto, integer: np.ndarray, steps: np.ndarray, bits: int, turned: bool, wide: bool
+) -> None:
+    """Store a weight as ``integer`` (outputs, inputs) with ``steps`` (outputs, blocks), kept in 16 bits or, if ``wide``, in 32; every
     reader gets back the float weight in its own shape. ``turned``: it lies in the graph as (inputs, outputs)."""
     outputs, inputs = integer.shape
     blocks = steps.shape[1]
-    if bits == 16:
+    if wide:
         wide_steps = graph.constant(f"{name}_step", steps.astype(np.float32).reshape(outputs, blocks, 1))
     else:
         parts = graph.constant(f"{name}_step", half(steps).reshape(outputs, blocks, 1))

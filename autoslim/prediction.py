@@ -21,7 +21,7 @@ from autoslim.structure import Layer
 class Prediction:
     """``params``: parameters once batch norms are folded; ``macs``: of one sample; ``payload_bytes``: of the weights: those of layers with
     bits with their steps as they lie in the ONNX file, all others in a packed file with symbols of fixed width, the sum of the formulas of
-    coders/. A layer that calibration finds unfit for integers has 16-bit steps in the place of 32-bit ones."""
+    coders/. A layer that calibration finds unfit for integers is stored as if it were fit."""
 
     params: int
     macs: int

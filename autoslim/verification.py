@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from autoslim import plugins, statistics, threads
+from autoslim import kernels, plugins, statistics, threads
 from autoslim.changes import Changes
 from autoslim.clock import sha256
 from autoslim.contest import Round
 from autoslim.device import contest_of
 from autoslim.digest import Digest
 from autoslim.errors import AutoSlimError
+from autoslim.formats import is_integer
 from autoslim.job import ROUND_SECONDS, Job
 from autoslim.machine import Machine
 from autoslim.meters import Meters
@@ -24,6 +25,8 @@ from autoslim.task import Score, Task, finite
 FEWEST_BATCHES = 8
 #: bytes of files that are held open at once
 HELD_OPEN = 400_000_000
+#: runs of a file under the profiler
+PROFILED = 10
 
 
 class Verifier:
@@ -41,6 +44,7 @@ class Verifier:
         self.contest = contest_of(self.runtime, job.threads, task.latency_inputs())
         self._rounds: dict[str, list[Round]] = {}
         self._base: tuple[Path, Score, Any] | None = None
+        self._profile: tuple[Path, list[dict[str, Any]]] | None = None
 
     def verify(self, file: str, untouched: str, expected: str) -> dict[str, Any]:
         """Plain data of one file: {"split", "n", "metric", "drop", "others", ...} and the facts of a first round of timing; raises
@@ -79,9 +83,23 @@ class Verifier:
         }
 
     def check(self, file: str, untouched: str, seconds: float) -> dict[str, Any]:
-        """The checks of checks/ on one file: see Changes.checked."""
+        """The checks of checks/ on one file, see Changes.checked, and {"kernels": which run as integers, see kernels.told}, None without a
+        profiler or where none was meant to."""
         with self.machine.working():
-            return self.changes.checked(Path(file), Path(untouched), seconds)
+            found = self.changes.checked(Path(file), Path(untouched), seconds)
+            return {**found, "kernels": self.kernels(Path(file), Path(untouched))}
+
+    def kernels(self, path: Path, untouched: Path) -> dict[str, Any] | None:
+        """What the runtime's profiler says of a file that was meant to compute in integers, against the untouched one."""
+        if not hasattr(self.runtime, "profile") or not any(map(is_integer, self.runtime.bits(path).values())):
+            return None
+        inputs, threads = self.task.latency_input, self.job.threads
+        with self.machine.alone():
+            if self._profile is None or self._profile[0] != untouched:
+                self._profile = untouched, self.runtime.profile(untouched, inputs, threads, PROFILED)
+            rows = self.runtime.profile(path, inputs, threads, PROFILED)
+        runtime = self.runtime
+        return kernels.told(kernels.explain(rows, runtime.bits(path), runtime.widths(path), self._profile[1], runtime.fell(path)))
 
     def clock(self, files: list[str], untouched: str) -> list[dict[str, Any] | None]:
         """One more round of timing for all ``files``, in rotation; per file the facts of all its rounds so far, None where one does not

@@ -271,20 +271,50 @@ class Study:
         self.facts[name] = value
 
 
-def test_only_the_recommended_file_is_checked_and_only_once(monkeypatch, tmp_path):
-    rows = [{"key": key, "sha256": key, "model_file": f"{key}.onnx", "changes": {"split": "test"}} for key in ("base", "a", "b")]
+def examined(rows, monkeypatch, tmp_path, until=None, times=1):
+    """[(file, seconds)] that were asked for, where ``b`` is recommended."""
     asked = []
 
     class Worker:
         def ask(self, verb, payload):
-            asked.append((verb, payload))
+            assert verb == "check"
+            assert payload["untouched"] == str(tmp_path / "base.onnx")
+            asked.append((Path(payload["file"]).stem, payload["seconds"]))
             return {"checks": [], "not_measured": []}
 
     monkeypatch.setattr(examining.tables, "best", lambda rows, context: {"key": "b"})
-    study = Study(rows)
-    for _ in range(2):
-        examining.examine(study, [], {}, Worker(), tmp_path, lambda text: None)
-    assert len(asked) == 1
-    assert asked[0][1]["file"] == str(tmp_path / "b.onnx")
-    assert asked[0][1]["untouched"] == str(tmp_path / "base.onnx")
-    assert [("checks" in row["changes"]) for row in study.facts["verified"]] == [False, False, True]
+    for _ in range(times):
+        examining.examine(Study(rows), [], {}, Worker(), tmp_path, lambda text: None, until)
+    return asked
+
+
+def rows_of(*keys):
+    return [{"key": key, "sha256": key, "model_file": f"{key}.onnx", "changes": {"split": "test"}} for key in keys]
+
+
+def test_all_files_are_checked_once_the_recommended_one_first_and_longest(monkeypatch, tmp_path):
+    rows = rows_of("base", "a", "b", "c")
+    asked = examined(rows, monkeypatch, tmp_path, times=2)
+    assert asked == [("b", examining.SECONDS), ("a", examining.OTHERS), ("c", examining.OTHERS)]
+    assert [("checks" in row["changes"]) for row in rows] == [False, True, True, True]
+
+
+def test_when_the_time_is_over_only_the_recommended_file_is_checked(monkeypatch, tmp_path):
+    rows = rows_of("base", "a", "b", "c")
+    assert examined(rows, monkeypatch, tmp_path, until=0.0) == [("b", examining.LATE)]
+    assert [("checks" in row["changes"]) for row in rows] == [False, False, True, False]
+
+
+def test_the_untouched_file_is_not_run_again_on_inputs_that_it_has_seen(pictures):
+    seen = []
+
+    def base(images):
+        seen.append(images)
+        return halves(images)
+
+    both = compare(task_of(pictures), column, base)
+    one = both.checked(Path("file"), Path("base"))
+    count = len(seen)
+    assert count > 0
+    assert both.checked(Path("file"), Path("base")) == one
+    assert len(seen) == count

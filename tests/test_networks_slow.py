@@ -74,18 +74,71 @@ def halved(structure, share=0.5):
     return Recipe.of(steps)
 
 
-@pytest.mark.parametrize("name", NAMES.split())
-def test_every_architecture_is_reached_and_its_macs_are_halved(name):
+@pytest.fixture(scope="module", params=NAMES.split())
+def architecture(request):
+    """(network, structure, seconds that the analysis took)."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, **OPTIONS.get(name, {})).eval()
+    model = torchvision.models.get_model(request.param, **OPTIONS.get(request.param, {})).eval()
     start = time.process_time()
     structure = coverage.analyse(model, IMAGE, seconds=120)  # other work on the machine is not the analysis
-    assert time.process_time() - start < 15
+    return model, structure, time.process_time() - start
+
+
+def test_every_architecture_is_reached_and_its_macs_are_halved(architecture):
+    model, structure, seconds = architecture
+    assert seconds < 15
     assert coverage.reach(structure)["params_share"] >= 0.9
     covered = {member.module for group in structure.groups.values() for member in group.members if not member.reads}
     assert set(structure.left_out) | covered >= set(structure.layers)
     draft = compress(model, halved(structure, 0.4), [IMAGE], structure=structure)
     assert count(draft.model, IMAGE)[1] <= 0.5 * structure.macs
+
+
+#: parameters above which a layer is left to the other techniques where one costs minutes on it; units of each of those techniques
+LARGE, FEW = 1_000_000, 2
+COSTLY = ("rank", "sparsity", "gradual", "codebook", "qat", "regularised")
+
+
+def mixed(structure):
+    """The recipe of every technique that applies but students: of each some units, one block less, and 8 bits for every second layer."""
+    steps, gone = [], ()
+    for name in plugins.names("techniques"):
+        member = plugins.load("techniques", name)
+        units = {key: told for key, unit in member.units(structure).items() if (told := member.effective(unit, zoo.VALUES[name])) is not None}
+        if name == "depth":
+            units = dict(list(units.items())[-1:])
+            gone = tuple(f"{block}." for block in units)
+        elif name in COSTLY:
+            small = [key for key in units if structure.layers.get(key) is not None and 0 < structure.layers[key].params <= LARGE]
+            units = {key: units[key] for key in small[len(small) // 3 :][:FEW]}
+        elif name == "bits":
+            units = dict(list(units.items())[1::2])
+        steps += [Step(name, key, value) for key, value in units.items() if name != "student"]
+    return Recipe.of(step for step in steps if not f"{step.unit}.".startswith(gone or ("-",)) or step.technique == "depth")
+
+
+def test_every_technique_that_applies_goes_through_export_and_the_file_agrees(architecture, tmp_path):
+    model, structure, _ = architecture
+    recipe = mixed(structure)
+    tried = {step.technique for step in recipe.steps}
+    assert tried >= {"bits", "channels", *COSTLY}
+    draft = compress(model, recipe, [IMAGE], structure=structure)
+    runtime = plugins.load("runtimes", "onnxruntime_cpu")
+    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
+    runtime.export(draft, IMAGE, [IMAGE], base)
+    with torch.no_grad():
+        expected = call(draft.model, IMAGE)
+    assert distance(runtime.open(base, 1).run(IMAGE), expected) < 1e-3
+    runtime.finish(draft, base, [IMAGE], path)
+    assert distance(runtime.open(path, 1).run(IMAGE), expected) < 0.25
+    assert path.stat().st_size < base.stat().st_size
+
+
+def test_a_student_of_every_architecture_is_smaller(architecture):
+    model, structure, _ = architecture
+    draft = compress(model, Recipe.of([Step("student", "", zoo.VALUES["student"])]), [IMAGE], structure=structure)
+    assert call(draft.model, IMAGE).shape == call(model, IMAGE).shape
+    assert count(draft.model, IMAGE)[1] < 0.7 * structure.macs
 
 
 @pytest.mark.parametrize("name", [name for name in EXPORTED if name != "mobilenet_v2"])

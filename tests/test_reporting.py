@@ -317,6 +317,34 @@ def test_a_card_tells_rates_files_licence_and_limits(material, written):
         assert part in text
 
 
+def test_a_card_says_when_a_file_is_slower_which_kernels_are_not_integers_and_what_was_not_measured(material):
+    mine = next(row for row in material.rows if row["label"] == "uniform-int8")
+    checked, slow = material.verified[mine["key"]], mine | {"latency_ratio": 1.33, "latency_ratio_low": 1.2, "latency_ratio_high": 1.4}
+    findings = [{"kind": "slower", "layer": "stem", "kernel": "", "ms": 0.1, "what": "0.2 ms, 0.1 ms in the other file", "fix": "give it 32"}]
+    kernels = {"kernels": {"meant": 2, "integer": 1, "layers": findings}}
+    told = [cards.markdown(cards.card_of(material, row)) for row in (mine, slow)]
+    assert ["slower than the untouched model here: 1.33 of its time" in text for text in told] == [False, True]
+    assert all("how robust it is was not measured" in text for text in told)
+    material.verified[mine["key"]] = checked | {"changes": {"checks": [], "not_measured": [], **kernels}}
+    try:
+        text = cards.markdown(cards.card_of(material, mine))
+    finally:
+        material.verified[mine["key"]] = checked
+    assert "how robust" not in text
+    assert "1 of 2 layers that were meant as integers run as integers." in text
+    assert "stem: 0.2 ms, 0.1 ms in the other file; give it 32." in text
+
+
+def test_the_report_names_files_that_are_slower_than_the_untouched_one(material):
+    summary = report.summarise(material)
+    rows = [dict(row) for row in material.rows]
+    assert not any("Slower than" in text for text in words.asides(summary, rows))
+    rows[1] |= {"label": "uniform-int8", "latency_ratio": 1.33, "latency_ratio_low": 1.2}
+    rows[0] |= {"label": "untouched", "latency_ratio": 1.1, "latency_ratio_low": 1.05}
+    told = [text for text in words.asides(summary, rows) if "Slower than" in text]
+    assert told == ["Slower than the untouched model on this machine: uniform-int8 (1.33 of its time); their cards say which layers."]
+
+
 def test_rates_are_before_minus_after_by_before_for_either_direction_of_the_metric():
     row = {"size_ratio": 0.5, "latency_ratio": 0.25, "params": 30.0, "macs": 5.0, "metric": "score", "peak_memory_bytes": None}
     untouched = {"params": 40.0, "macs": 50.0, "metric": 0.1}  # a validation score, which no rate on test data may use

@@ -15,18 +15,6 @@ from autoslim.recipe import Recipe, Step
 
 pytestmark = pytest.mark.slow
 
-#: technique -> a value that changes something, on any unit
-VALUES = {
-    "channels": 0.5,
-    "heads": 0.5,
-    "depth": True,
-    "rank": 0.25,
-    "sparsity": 0.5,
-    "codebook": 4,
-    "bits": 8,
-}
-
-
 class Loop(nn.Module):
     """Control flow of Python: a loop over steps, other layers on odd ones, weights that run several times."""
 
@@ -57,13 +45,23 @@ NETWORKS = {**{name: told for name, told in zoo.SMALL.items() if name not in ELS
 
 
 def recipe_of(structure, *names):
-    """All units of some techniques, each with its value of VALUES."""
+    """All units of some techniques, each with its value of zoo.VALUES."""
     steps = []
     for name in names:
         technique = plugins.load("techniques", name)
         units = technique.units(structure).items()
-        steps += [Step(name, key, told) for key, unit in units if (told := technique.effective(unit, VALUES[name])) is not None]
+        steps += [Step(name, key, told) for key, unit in units if (told := technique.effective(unit, zoo.VALUES[name])) is not None]
     return Recipe.of(steps)
+
+
+def changed(model, other):
+    """Whether any tensor of a network differs from another's."""
+    one, two = model.state_dict(), other.state_dict()
+    return one.keys() != two.keys() or any(one[key].shape != two[key].shape or not torch.equal(one[key], two[key]) for key in one)
+
+
+def test_every_technique_is_tried():
+    assert set(zoo.VALUES) == set(plugins.names("techniques"))
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -74,20 +72,21 @@ def test_report_techniques_export_and_parity(name, tmp_path):
     with torch.no_grad():
         shapes = [leaf.shape for leaf in tensors(call(model, example))]
     structure = coverage.analyse(model, example)
-    techniques = {name: plugins.load("techniques", name) for name in VALUES}
+    techniques = {name: plugins.load("techniques", name) for name in zoo.VALUES}
     report = coverage.report(structure, techniques)
     assert all(why and "\n" not in why for why in report["left_out"].values())
     before, applied = count(model, example), []
-    for technique in VALUES:
+    for technique in zoo.VALUES:
         recipe = recipe_of(structure, technique)
         if not recipe.steps:
             continue
         draft = compress(model, recipe, [example], structure=structure)
+        assert draft.bits or changed(model, draft.model) or draft.notes, technique
         with torch.no_grad():
             assert [leaf.shape for leaf in tensors(call(draft.model, example))] == shapes, technique
         assert all(after <= base for after, base in zip(count(draft.model, example), before, strict=True)), technique
         applied.append(technique)
-    assert {"sparsity", "bits"} <= set(applied)
+    assert {"sparsity", "gradual", "regularised", "bits", "qat"} <= set(applied)
     draft = compress(model, recipe_of(structure, "channels", "heads", "bits"), [example], structure=structure)
     runtime = plugins.load("runtimes", "onnxruntime_cpu")
     base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"

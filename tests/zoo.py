@@ -344,3 +344,18 @@ SMALL = {
     "gpt2": (gpt2, TOKENS, 0.9),
     "wav2vec2": (wav2vec2, noise(1, 1600), 0.9),
 }
+
+#: technique -> a value that changes something, on any unit
+VALUES = {
+    "student": {"width": 0.5, "depth": 0.5},
+    "regularised": {"strength": 0.1, "steps": 2},
+    "channels": 0.5,
+    "heads": 0.5,
+    "depth": True,
+    "rank": 0.25,
+    "sparsity": 0.5,
+    "gradual": {"share": 0.5, "steps": 2},
+    "codebook": 4,
+    "qat": {"format": 8, "steps": 2},
+    "bits": 8,
+}

@@ -11,7 +11,7 @@ from autoslim.metrics import loss_sign
 from autoslim.recipe import describe, to_yaml
 from autoslim.reporting.context import Material
 from autoslim.reporting.markdown import cell
-from autoslim.reporting.words import places
+from autoslim.reporting.words import is_slower, places
 
 #: how a shipped file runs without AutoSlim, by its ending; five lines that run as they stand beside the file
 SNIPPETS = {
@@ -55,6 +55,7 @@ def card_of(material: Material, row: Mapping[str, Any], out: Path | None = None)
         "recipe": to_yaml(outcome.recipe).rstrip(),
         "notes": list(outcome.notes),
         "changes": material.verified[row["key"]].get("changes"),
+        "kernels": running(material.verified[row["key"]].get("changes")),
         "limits": limits(material, row),
         "target": row["target"],
         "threads": row["threads"],
@@ -154,6 +155,10 @@ def limits(material: Material, row: Mapping[str, Any]) -> list[str]:
         said.append("No interval is known for the metric.")
     elif row["drop_test_low"] <= 0 <= row["drop_test_high"]:
         said.append(f"On {row['n_test']} samples the drop cannot be told from none.")
+    if is_slower(row):
+        said.append(f"It is slower than the untouched model here: {row['latency_ratio']:.3g} of its time.")
+    if row["label"] != "untouched" and "checks" not in (checked.get("changes") or {}):
+        said.append("It was not run on changed inputs (noise and the like): how robust it is was not measured.")
     if not context["targets"]:
         said.append("The data has no targets: the metric is agreement with the original, not correctness.")
     if row["outside"]:
@@ -190,6 +195,7 @@ def markdown(card: Mapping[str, Any]) -> str:
             for item in card["changes"]["classes"]
         ] + [""]
     lines += changed(card["changes"] or {})
+    lines += [line for text in card["kernels"] for line in (cell(text), "")]
     lines += ["Limits:", ""] + [f"- {cell(text)}" for text in card["limits"]] + [""]
     if card["notes"]:
         lines += ["Notes:", ""] + [f"- {cell(note)}" for note in card["notes"]] + [""]
@@ -212,6 +218,16 @@ def changed(changes: Mapping[str, Any]) -> list[str]:
                 lines.append(f"| {cell(check['title'])} | {cell(str(row['level']))} | {row['n']} | {figures} |")
         lines.append("")
     return [*lines, *(f"Not measured: {cell(text)}." for text in changes.get("not_measured") or []), ""] if lines else lines
+
+
+def running(changes: Mapping[str, Any] | None) -> list[str]:
+    """Sentences on a file's kernels: how many of the layers that were meant as integers are, which run in float, which are slower than the
+    untouched model's."""
+    found = (changes or {}).get("kernels")
+    if not found:
+        return []
+    said = [f"{found['integer']} of {found['meant']} layers that were meant as integers run as integers."]
+    return said + [f"{one['layer']} {one['kernel']}".rstrip() + f": {one['what']}; {one['fix']}." for one in found["layers"]]
 
 
 def write_cards(material: Material, out: Path) -> list[dict[str, Any]]:

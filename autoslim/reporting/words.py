@@ -12,6 +12,9 @@ from autoslim.tables import offered
 #: what a limit is called in a sentence, and the unit that it is told in
 PLAIN = {"ms": ("latency", " ms"), "mb": ("file size", " MB"), "macs": ("multiply-accumulates", ""), "memory_mb": ("memory", " MB")}
 
+#: files that a sentence names
+MOST_NAMED = 5
+
 #: what the gap is, for those who meet the word on a page; docs/numbers.md has it in full
 GAP = "KL divergence in nats between class scores, relative squared error between other outputs"
 
@@ -119,7 +122,22 @@ def asides(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
         said.append(text)
     if any(row["test_split"] == "val" for row in rows):
         said.append("The task has no test split: the figures below come from the validation data that the search selected on.")
-    return said
+    return said + slower(rows)
+
+
+def is_slower(row: Mapping[str, Any]) -> bool:
+    """Whether a file takes longer than the untouched one beyond doubt."""
+    return row["latency_ratio_low"] is not None and row["latency_ratio_low"] > 1 and row["label"] != "untouched"
+
+
+def slower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence that names the files that are slower than the untouched one."""
+    found = sorted(filter(is_slower, rows), key=lambda row: -row["latency_ratio"])
+    if not found:
+        return []
+    named = ", ".join(f"{point_name(row)} ({row['latency_ratio']:.3g} of its time)" for row in found[:MOST_NAMED])
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return [f"Slower than the untouched model on this machine: {named}{more}; their cards say which layers."]
 
 
 def unmet(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -145,6 +145,35 @@ def test_bytes_of_tables_and_recurrent_layers_are_what_is_predicted(kind, tmp_pa
             assert sum(prediction.layer_bytes(draft).values()) == told
 
 
+@pytest.mark.parametrize("value", [8, "w4a8"])
+def test_bytes_of_layers_that_calibration_finds_unfit_for_integers_are_what_is_predicted(value, tmp_path):
+    class Sink(nn.Module):
+        """One huge token, normalised away behind the layer that reads it."""
+
+        def __init__(self):
+            super().__init__()
+            self.up, self.down, self.norm = nn.Linear(32, 64), nn.Linear(64, 32), nn.LayerNorm(32)
+            with torch.no_grad():
+                self.up.weight[0] = 0.0
+                self.up.weight[0, 0] = 60.0
+                self.up.bias[0] = -4.0
+                nn.init.normal_(self.norm.weight)
+                nn.init.normal_(self.norm.bias)
+
+        def forward(self, x):
+            return self.norm(x + self.down(nn.functional.gelu(self.up(x))))
+
+    torch.manual_seed(0)
+    model, x = Sink().eval(), noise(8, 16, 32)
+    x[:, :, 0], x[:, 0, 0] = -1.0, 6.0
+    structure, runtime = coverage.analyse(model, x[:1]), plugins.load("runtimes", RUNTIME)
+    draft = engine.Draft(model, structure, x[:1], bits=dict.fromkeys(["up", "down"], {"format": value, "equalise": "never"}))
+    runtime.export(engine.Draft(model, structure, x[:1]), x[:1], [], tmp_path / "base.onnx")
+    runtime.finish(draft, tmp_path / "base.onnx", [x], tmp_path / "model.onnx")
+    assert runtime.fell(tmp_path / "model.onnx"), "the network was made for that"
+    assert prediction.predict(draft).payload_bytes == stored(onnx.load(str(tmp_path / "model.onnx")))
+
+
 def stored(proto):
     """Bytes of a file's weights, their steps and the larger biases as they lie in it: all but shapes, zero points, and what becomes of
     activations and biases as integers."""
