@@ -42,9 +42,9 @@ class Entries:
         self._numbers: dict[str, set[int]] = {}
         #: trials that ended and are neither repeats nor interrupted; measured ones (repeats too) without the untouched model
         self.evaluations = self.done = 0
-        #: how many entries are rivals, by key (a key that lost its last one keeps a 0); of the measured: ms, seconds of scoring
+        #: how many entries are rivals, by key (a key that lost its last one keeps a 0); of the measured: ms, seconds of scoring and of all
         self.rivals: Counter[str] = Counter()
-        self.times, self.scores = Sample(), Sample()
+        self.times, self.scores, self.seconds = Sample(), Sample(), Sample()
         self.untouched_ms = 0.0
         for entry in entries:
             self.put(entry)
@@ -86,5 +86,6 @@ class Entries:
             self.untouched_ms = time if sign > 0 else 0.0
             return
         self.done += sign
-        for sample, value in ((self.times, time), (self.scores, entry.outcome.seconds.get("score", 0.0))):
+        spent = entry.outcome.seconds
+        for sample, value in ((self.times, time), (self.scores, spent.get("score", 0.0)), (self.seconds, sum(spent.values()))):
             (sample.add if sign > 0 else sample.remove)(value)

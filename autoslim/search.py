@@ -1,9 +1,8 @@
 """The one loop: ask, look up, submit, tell; then verify the front and write the output. Every part meets the others here."""
 
-import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from autoslim.sharing import Shared
 from autoslim.spec import StudySpec
 from autoslim.storage import backend, journal_of
 from autoslim.study import Entry, Lease, Study
+from autoslim.waiting import Queue
 
 #: proposals of what is judged already, per trial, before the space counts as exhausted
 MOST_REPEATS, MOST_PROPOSALS = 8, 2000
@@ -127,13 +127,13 @@ def search(loop: Loop, prepared: Any) -> None:
         if is_judged(entry.outcome):
             strategy.tell(entry.number, entry.point, entry.memo, entry.outcome)
     tried = {json.dumps(dict(entry.point), sort_keys=True) for entry in loop.entries if is_judged(entry.outcome)}
-    queue = iter([(label, point) for label, point in starts(loop, prepared) if json.dumps(point, sort_keys=True) not in tried])
+    fresh = [(label, point) for label, point in starts(loop, prepared) if json.dumps(point, sort_keys=True) not in tried]
     interrupted = [
         (entry.label, dict(entry.point))
         for entry in loop.entries
         if entry.outcome is not None and is_interrupted(entry.outcome) and entry.key not in loop.judged
     ]
-    queue = itertools.chain(interrupted, queue)
+    queue = Queue([*interrupted, *fresh])
     loop.enter("search")
     while True:
         while len(loop.running) < loop.executor.slots and not ended(loop):
@@ -173,7 +173,7 @@ def look_at_corner(loop: Loop, prepared: Any) -> None:
             return
         key = recipe.key
         if key not in loop.judged:
-            propose(loop, prepared, Deaf(), iter([(CORNER, corner)]))
+            propose(loop, prepared, Deaf(), Queue([(CORNER, corner)]))
         while loop.running:
             if not collect(loop, prepared, Deaf()):
                 loop.stop.requested = True  # the time is over: rivals, single choices and the strategy are not begun
@@ -210,7 +210,7 @@ def abandon(loop: Loop, prepared: Any) -> None:
     loop.followers.clear()
 
 
-def propose(loop: Loop, prepared: Any, strategy: Any, queue: Iterator[tuple[str, dict[str, Any]]]) -> bool:
+def propose(loop: Loop, prepared: Any, strategy: Any, queue: Queue) -> bool:
     """Ask for one candidate that is not judged yet and submit it; repeats are told from the record. False if none is left."""
     for _ in range(min(MOST_REPEATS * loop.spec.trials, MOST_PROPOSALS)):
         if ended(loop):
@@ -238,9 +238,9 @@ def propose(loop: Loop, prepared: Any, strategy: Any, queue: Iterator[tuple[str,
     return False
 
 
-def next_point(loop: Loop, strategy: Any, queue: Iterator[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
-    """(label, point, memo) of the queue, and when that is empty, of the strategy."""
-    found = next(queue, None)
+def next_point(loop: Loop, strategy: Any, queue: Queue) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
+    """(label, point, memo) of the queue, and when that gives none, of the strategy."""
+    found = queue.next(loop)
     if found is not None:
         return (*found, {})
     if hasattr(strategy, "spare"):

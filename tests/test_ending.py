@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from autoslim import ending, opening
+from autoslim import ending, opening, waiting
 from autoslim.candidate import Done, Failed
 from autoslim.entries import Entries
 from autoslim.errors import AutoSlimError
@@ -92,3 +92,26 @@ def test_a_slow_preparation_takes_no_time_from_the_measuring_of_single_choices(s
     made.executor = SimpleNamespace(tables=tables)
     assert opening.tables_of(made, SimpleNamespace(space=SearchSpace((), {}))) is None
     assert told == [enough]
+
+
+# -- what waits while the strategy is asked ---------------------------------------------------------------------------------
+
+
+def turns(made, count=4):
+    queue = waiting.Queue([("uniform-channels-0.75", {}), ("uniform-channels-0.5", {})])
+    found = [queue.next(made) for _ in range(count)]
+    return ["" if one is None else one[0] for one in found]
+
+
+def test_rivals_come_before_the_strategy_and_in_turn_with_it_where_time_is_short():
+    """Ten candidates of 60 s; two rivals would take 2 of the 60 minutes, or of the 4 that are left."""
+    rivals = ["uniform-channels-0.75", "uniform-channels-0.5"]
+    for spec in ({}, {"time": "1h"}):
+        made = loop_of(10, score=60.0, **spec)
+        made.executor = SimpleNamespace(slots=1)
+        assert turns(made) == [*rivals, "", ""]
+    made = loop_of(10, score=60.0, time="1h", spent=3600 - 240 - ending.reserve(loop_of(10, score=60.0, time="1h")))
+    made.executor = SimpleNamespace(slots=1)
+    assert turns(made) == [rivals[0], "", rivals[1], ""]
+    made.executor.slots = 8
+    assert turns(made) == [*rivals, "", ""]
