@@ -38,9 +38,8 @@ def digits(tmp_path_factory):
 
 
 def precisions(path):
-    """How OpenVINO really computes the layers with weights."""
-    core = openvino.Core()
-    nodes = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model().get_ops()
+    """How OpenVINO really computes the layers with weights, as the runtime opens the file."""
+    nodes = plugins.load("runtimes", "openvino_cpu").open(path, 1)._compiled.get_runtime_model().get_ops()
     told = [node.get_rt_info() for node in nodes]
     return [facts["runtimePrecision"].astype(str) for facts in told if facts["layerType"].astype(str) in ("Convolution", "FullyConnected")]
 
@@ -66,6 +65,33 @@ def test_eight_bits_agree_with_onnx_runtime_and_with_float(digits):
         right.append(guesses == exact.run(x).argmax(1))
     assert torch.cat(same).float().mean() >= 0.99
     assert torch.cat(right).float().mean() >= 0.98
+
+
+def has_brain():
+    return openvino is not None and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.skipif(not has_brain(), reason="OpenVINO's CPU plugin has no bfloat16 on this processor, or is not installed")
+@pytest.mark.parametrize("some", [False, True], ids=["all layers", "one layer"])
+def test_bfloat16_computes_in_bfloat16_and_agrees(digits, some, tmp_path):
+    found, layers, runtime, floats, _ = digits
+    model, example = found.model(), found.example_input()
+    calibration = [inputs for inputs, _ in found.batches("train")][:1]
+    draft = engine.compress(model, Recipe.of(Step("bits", name, "bf16") for name in (layers[:1] if some else layers)), [example])
+    notes = runtime.finish(draft, floats, calibration, tmp_path / "brain.onnx")
+    assert [("compute in bf16 too" in note) for note in notes] == ([True] if some else []), "one precision for all float kernels"
+    assert set(precisions(tmp_path / "brain.onnx")) == {"bf16"}
+    mine, exact = runtime.open(tmp_path / "brain.onnx", 1), runtime.open(floats, 1)
+    pairs = [(mine.run(x), exact.run(x)) for x, _ in found.batches("val")]
+    assert torch.cat([one.argmax(1) == other.argmax(1) for one, other in pairs]).float().mean() >= 0.99
+    assert any(not torch.equal(one, other) for one, other in pairs), "it is another arithmetic"
+    if not some:
+        assert (tmp_path / "brain.onnx").stat().st_size < 0.6 * floats.stat().st_size
+
+
+@installed
+def test_bfloat16_is_offered_where_the_processor_has_it():
+    assert ("bf16" in plugins.load("runtimes", "openvino_cpu").supports["bits"]) == has_brain()
 
 
 @installed

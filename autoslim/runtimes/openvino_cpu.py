@@ -12,19 +12,29 @@ import torch
 from autoslim import packing, plugins
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, Untreatable
+from autoslim.formats import parse
 from autoslim.inputs import Inputs
 
-#: where onnxruntime_cpu, which writes the files, keeps the form of outputs and a fixed batch
-OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
+#: where onnxruntime_cpu, which writes the files, keeps the form of outputs and a fixed batch; and this member what float kernels compute in
+OUTPUTS, BATCH, PRECISION = "autoslim.outputs", "autoslim.batch", "autoslim.precision"
 WRITER = "onnxruntime_cpu"
+BRAIN = "bf16"
+
+
+def has_brain() -> bool:
+    """Whether the processor computes with bfloat16; OpenVINO says so of its CPU."""
+    return BRAIN.upper() in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class Member:
-    """Files of onnxruntime_cpu without the operators that only ONNX Runtime has: bits 8 and 32. Float kernels compute in 32 bits: where
-    the processor has bfloat16, OpenVINO would take it unasked and give other outputs than the model."""
+    """Files of onnxruntime_cpu without the operators that only ONNX Runtime has: bits 8 and 32 and, where the processor has it, bf16.
+
+    Float kernels compute in 32 bits, unless layers have bf16: OpenVINO knows one precision for all float kernels of a file, so that
+    those of layers with 32 bits then compute in bfloat16 too, which a note says. Asked for nothing it would take bfloat16 by itself.
+    """
 
     suffix = ".onnx"
-    supports = {"bits": (32, 8)}
+    supports = {"bits": (32, 8, *([BRAIN] if has_brain() else []))}
 
     def __init__(self) -> None:
         self._writer = plugins.load("runtimes", WRITER)
@@ -43,10 +53,24 @@ class Member:
         if foreign:
             path.unlink()
             raise Untreatable(f"openvino_cpu: has no {', '.join(foreign)}; allowed bits of these layers: 32")
-        return notes
+        brain = sorted(layer for layer, value in draft.bits.items() if parse(value).name == BRAIN)
+        return (*notes, *mark(path, draft, brain)) if brain else notes
 
     def open(self, path: Path, threads: int) -> "OpenvinoSession":
         return OpenvinoSession(path, threads)
+
+
+def mark(path: Path, draft: Draft, brain: Sequence[str]) -> list[str]:
+    """Let the float kernels of a file compute in bfloat16; a note where that are more than the layers ``brain``."""
+    model = onnx.load(str(path))
+    model.metadata_props.add(key=PRECISION, value=BRAIN)
+    onnx.save(model, str(path))
+    others = [name for name, layer in draft.structure.layers.items() if layer.params and not any(inside(name, one) for one in draft.bits)]
+    return [f"bits: {', '.join(others[:8])} compute in {BRAIN} too: openvino_cpu has one precision for all float layers"] if others else []
+
+
+def inside(name: str, unit: str) -> bool:
+    return name == unit or name.startswith(f"{unit}.")
 
 
 class OpenvinoSession:
@@ -54,16 +78,12 @@ class OpenvinoSession:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path = path
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         try:
-            core = openvino.Core()
-            self._compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
             meta = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+            core = openvino.Core()
+            settings["INFERENCE_PRECISION_HINT"] = meta.get(PRECISION, "f32")
+            self._compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything, onnx its own
             raise ExportFailed(f"openvino_cpu: {path} does not open ({' '.join(str(error).split())[:200]})") from error
         self._request = self._compiled.create_infer_request()
