@@ -104,7 +104,9 @@ def mixed(structure):
     steps, gone = [], ()
     for name in plugins.names("techniques"):
         member = plugins.load("techniques", name)
-        units = {key: told for key, unit in member.units(structure).items() if (told := member.effective(unit, zoo.VALUES[name])) is not None}
+        units = {
+            key: told for key, unit in member.units(structure).items() if (told := member.effective(unit, zoo.VALUES[name])) is not None
+        }
         if name == "depth":
             units = dict(list(units.items())[-1:])
             gone = tuple(f"{block}." for block in units)

@@ -320,7 +320,9 @@ def test_a_card_tells_rates_files_licence_and_limits(material, written):
 def test_a_card_says_when_a_file_is_slower_which_kernels_are_not_integers_and_what_was_not_measured(material):
     mine = next(row for row in material.rows if row["label"] == "uniform-int8")
     checked, slow = material.verified[mine["key"]], mine | {"latency_ratio": 1.33, "latency_ratio_low": 1.2, "latency_ratio_high": 1.4}
-    findings = [{"kind": "slower", "layer": "stem", "kernel": "", "ms": 0.1, "what": "0.2 ms, 0.1 ms in the other file", "fix": "give it 32"}]
+    findings = [
+        {"kind": "slower", "layer": "stem", "kernel": "", "ms": 0.1, "what": "0.2 ms, 0.1 ms in the other file", "fix": "give it 32"}
+    ]
     kernels = {"kernels": {"meant": 2, "integer": 1, "layers": findings}}
     told = [cards.markdown(cards.card_of(material, row)) for row in (mine, slow)]
     assert ["slower than the untouched model here: 1.33 of its time" in text for text in told] == [False, True]

@@ -15,6 +15,7 @@ from autoslim.recipe import Recipe, Step
 
 pytestmark = pytest.mark.slow
 
+
 class Loop(nn.Module):
     """Control flow of Python: a loop over steps, other layers on odd ones, weights that run several times."""
 
