@@ -47,10 +47,11 @@ class Changes:
 
     def checked(self, path: Path, base: Path, seconds: float = SECONDS) -> dict[str, Any]:
         """{"checks": [{"name", "title", "rows"}], "not_measured": [text]} by the members of checks/; what raises is told, not hidden."""
-        runs = self.run(self.open(path)), self.untouched(base)
+        file, untouched = self.run(self.open(path)), self.untouched(base)
         checks = {name: plugins.load("checks", name) for name in plugins.names("checks")}
         passes = {name: check.passes(self.task) for name, check in checks.items()}
-        files = Files(self.task, self.split, *runs, self.samples(runs[0], sum(passes.values()), seconds))
+        n = self.samples(lambda inputs: (file(inputs), untouched.fresh(inputs)), sum(passes.values()), seconds)
+        files = Files(self.task, self.split, file, untouched, n)
         told: list[dict[str, Any]] = []
         trouble: list[str] = []
         stop = time.monotonic() + seconds
@@ -76,7 +77,8 @@ class Changes:
         return self._base[1]
 
     def samples(self, run: Callable[[Inputs], Any], passes: int, seconds: float) -> int:
-        """Samples of a level, as many for every file that gets ``seconds``, so that the untouched file sees the same inputs again."""
+        """Samples of a level by the time that ``run`` of both files takes, as many for every file that gets ``seconds``, so that the untouched
+        file sees the same inputs again."""
         if seconds not in self._samples:
             inputs = next(iter(self.task.batches(self.split)))[0]
             self._samples[seconds] = affordable(run, inputs, passes, SHARE * max(seconds, 0.0))
@@ -96,17 +98,17 @@ class Remembered:
     """A run that keeps its outputs by the content of its inputs, at most MOST_BYTES of them: each file meets the same changed inputs."""
 
     def __init__(self, run: Callable[[Inputs], Any]) -> None:
-        self._run, self._held = run, 0
+        self.fresh, self._held = run, 0
         self._known: dict[int, Any] = {}
 
     def __call__(self, inputs: Inputs) -> Any:
         try:
             key = hashed(inputs)
         except Formless:
-            return self._run(inputs)
+            return self.fresh(inputs)
         if key in self._known:
             return self._known[key]
-        outputs = self._run(inputs)
+        outputs = self.fresh(inputs)
         self._held += size_of(outputs)
         if self._held <= MOST_BYTES:
             self._known[key] = pytree.tree_map(own, outputs)

@@ -10,7 +10,7 @@ from autoslim.errors import AutoSlimError
 from autoslim.study import Study
 
 #: seconds in which checks are begun: of the recommended file, of it when --time is over, and of each of the others
-SECONDS, LATE, OTHERS = 4.0, 0.5, 1.0
+SECONDS, LATE, OTHERS = 4.0, 0.5, 0.5
 
 
 class Lasting:

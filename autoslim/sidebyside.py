@@ -59,7 +59,7 @@ def affordable(run: Predict, inputs: Inputs, passes: int, seconds: float = SECON
     begun = time.perf_counter()
     run(inputs)
     each = (time.perf_counter() - begun) / max(batch_size(inputs), 1)
-    return int(min(MOST, max(FEWEST, seconds / (2 * max(passes, 1) * max(each, 1e-9)))))
+    return int(min(MOST, max(FEWEST, seconds / (max(passes, 1) * max(each, 1e-9)))))
 
 
 def first(batches: Batches, n: int) -> Iterator[tuple[Inputs, Any]]:

@@ -43,8 +43,8 @@ def test_time_alone_means_as_many_trials_as_fit():
 
 
 def test_the_search_ends_when_the_rest_is_needed_for_verification():
-    """Ten candidates of 1 ms, 12 to verify at most: untouched and 10, each 1.5 s, a second of checks, twice 0.5 s of scoring and two rounds of 0.3 s."""
-    need = 8 + 11 * (2.5 + 2 * 0.5 + 2 * 0.3)
+    """Ten candidates of 1 ms, 12 to verify at most: untouched and 10, each 1.5 s, half a second of checks, twice 0.5 s of scoring and two rounds of 0.3 s."""
+    need = 8 + 11 * (2.0 + 2 * 0.5 + 2 * 0.3)
     assert ending.reserve(loop_of(10, time="10m")) == pytest.approx(need)
     assert not ending.late(loop_of(10, time="10m", spent=600 - need - 5))
     late = loop_of(10, time="10m", spent=600 - need + 5)
@@ -57,7 +57,7 @@ def test_the_search_ends_when_the_rest_is_needed_for_verification():
 
 def test_slow_files_need_longer_rounds_and_verification_at_most_half_of_the_time():
     """A second for each run of a file and of the untouched one: 12 runs of both a round, two rounds."""
-    assert ending.reserve(loop_of(10, time="1h", ms=1000.0)) == pytest.approx(8 + 11 * (2.5 + 2 * 0.5 + 2 * 12 * 2))
+    assert ending.reserve(loop_of(10, time="1h", ms=1000.0)) == pytest.approx(8 + 11 * (2.0 + 2 * 0.5 + 2 * 12 * 2))
     assert ending.reserve(loop_of(10, time="60s", ms=1000.0)) == 30.0
 
 
@@ -75,7 +75,7 @@ def test_a_hypervolume_that_no_longer_grows_ends_it_and_says_so():
 def test_failures_say_nothing_about_scoring():
     made = loop_of(0, time="10m")
     made.entries.put(Entry(1, {}, "", {}, "x", Failed("crash", "y")))
-    assert ending.reserve(made) == pytest.approx(8 + 1 * (2.5 + 2 * 0.3))
+    assert ending.reserve(made) == pytest.approx(8 + 1 * (2.0 + 2 * 0.3))
 
 
 @pytest.mark.parametrize(("spent", "enough"), [(250, False), (590, True)])
