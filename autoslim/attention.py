@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoslim.inputs import Inputs, call
+from autoslim.separate import Attention
 
+#: attention that tells its map where it is asked to
+OWN = (nn.MultiheadAttention, Attention)
 SIGNATURE = inspect.signature(nn.MultiheadAttention.forward)
 #: how far the shares of a row may be from 1 in sum, and the least share whose logarithm is taken
 OFF, LEAST = 1e-3, 1e-8
@@ -39,9 +42,7 @@ def watched(model: nn.Module, names: Sequence[str] | None = None) -> Iterator[di
 
     modules = [(name, module) for name, module in model.named_modules() if names is None or name in names]
     handles = [module.register_forward_hook(watch(name)) for name, module in modules]
-    handles += [
-        module.register_forward_pre_hook(asked, with_kwargs=True) for _, module in modules if isinstance(module, nn.MultiheadAttention)
-    ]
+    handles += [module.register_forward_pre_hook(asked, with_kwargs=True) for _, module in modules if isinstance(module, OWN)]
     try:
         yield found
     finally:
@@ -59,7 +60,7 @@ def asked(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
 def weights_in(module: nn.Module, output: Any) -> Tensor | None:
     """What an attention module returns beside its output: (samples, queries, keys) of PyTorch's, (samples, heads, queries, keys) of others."""
     beside = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-    rank = 3 if isinstance(module, nn.MultiheadAttention) else 4
+    rank = 3 if isinstance(module, OWN) else 4
     return beside if isinstance(beside, Tensor) and beside.dim() == rank and beside.is_floating_point() else None
 
 

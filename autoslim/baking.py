@@ -1,4 +1,5 @@
-"""Weights that a module computes from others at every run (weight and spectral normalisation) become plain tensors of the same values."""
+"""Weights that a module computes from others at every run (weight and spectral normalisation) become plain tensors of the same values, and
+those that it keeps to itself (PyTorch's attention) layers that techniques know; see separate.py."""
 
 import copy
 
@@ -7,19 +8,40 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.weight_norm import WeightNorm
 
+from autoslim import separate
+from autoslim.inputs import Inputs, call, distance
+from autoslim.layers import stepwise
 
-def baked(model: nn.Module) -> nn.Module:
-    """The model itself where all its weights are plain; else a copy that computes the same and whose weights are."""
-    if not any(computed(module) for module in model.modules()):
+#: distance of outputs up to which the separated network is the same
+SAME = 1e-4
+
+
+def baked(model: nn.Module, example: Inputs | None = None) -> nn.Module:
+    """The model itself where all its weights are plain; else a copy that computes the same and whose weights are. Modules are separated into
+    layers where the copy gives the same outputs for an ``example``."""
+    plain = model
+    if any(computed(module) for module in model.modules()):
+        for module in model.modules():
+            for hook in normed(module):  # the weight of the last run hangs on its graph, which cannot be copied; the next run makes it anew
+                setattr(module, hook.name, getattr(module, hook.name).detach())
+        plain = copy.deepcopy(model)
+        with torch.no_grad():
+            for module in list(plain.modules()):
+                bake(module)
+    return plain if example is None or not separate.found(plain) else separated(plain, example)
+
+
+def separated(model: nn.Module, example: Inputs) -> nn.Module:
+    """A copy whose modules are separated; the model itself where the copy does not run (its code looks into such a module) or gives
+    something else."""
+    apart = copy.deepcopy(model)
+    separate.separate(apart)
+    try:
+        with torch.no_grad(), stepwise():
+            given, got = (call(copy.deepcopy(one).eval(), example) for one in (model, apart))
+        return apart if distance(got, given) < SAME else model
+    except Exception:  # a stranger's forward(): the model stays as it came, and what is wrong with it is told elsewhere
         return model
-    for module in model.modules():
-        for hook in normed(module):  # the weight of the last run hangs on its graph, which cannot be copied; the next run makes it anew
-            setattr(module, hook.name, getattr(module, hook.name).detach())
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for module in list(model.modules()):
-            bake(module)
-    return model
 
 
 def computed(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autoslim.hooks import watched
 from autoslim.inputs import Inputs, tensors
 from autoslim.layers import NORMS, stepwise
+from autoslim.separate import Attention
 from autoslim.structure import Block, Layer
 
 #: largest relative difference between a silenced block's output and its input; leaves room for a normalisation after the
@@ -59,7 +60,7 @@ def observe(model: nn.Module, example: Inputs) -> dict[str, tuple[tuple, Any]]:
         return hook
 
     for name, module in model.named_modules():
-        if name and any(True for _ in module.children()) and not isinstance(module, nn.MultiheadAttention):
+        if name and any(True for _ in module.children()) and not isinstance(module, nn.MultiheadAttention | Attention):
             handles.append(module.register_forward_hook(watch(name), with_kwargs=True))
     with stepwise():
         watched(model, [example], handles)

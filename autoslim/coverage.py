@@ -15,7 +15,7 @@ from autoslim.structure import Layer, Structure
 
 def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structure:
     """The structure of ``model`` (in eval mode, not changed); no new proposal is checked after ``seconds``."""
-    start, model = time.monotonic(), baked(model)
+    start, model = time.monotonic(), baked(model, example)
     layers, not_counted = trace(model, example)
     tables = [name for name, layer in layers.items() if layer.kind == "Embedding"]
     others = {name: layer for name, layer in layers.items() if name not in tables}

@@ -114,9 +114,9 @@ def compress(
     ``moments`` may be handed in to save their computation. Raises Untreatable if the recipe cannot be done to this model,
     UserError for an unknown technique.
     """
-    plain = baked(model)
-    model = (copy.deepcopy(plain) if plain is model else plain).eval()
     example = samples[0]
+    plain = baked(model, example)
+    model = (copy.deepcopy(plain) if plain is model else plain).eval()
     structure = structure or analyse(model, example)
     moments = second_moments(model, samples) if moments is None else moments
     draft = Draft(model, structure, example, samples, moments, students or {})

@@ -68,7 +68,10 @@ def importance(model: nn.Module, moments: Mapping[str, Tensor], group: Group) ->
             continue  # removed with its block
         squares = moments.get(member.module)
         if member.reads and squares is not None:
-            energy = column_norms(module, squares) if member.axis == "in" else axis_norms(module, member.axis) * squares
+            norms = axis_norms(module, member.axis) if member.axis != "in" else None
+            if member.axis != "in" and norms is None:
+                continue  # removed with its block
+            energy = column_norms(module, squares) if norms is None else norms * squares
             total += torch.stack([energy[list(spots)].sum() for spots in member.positions])
         elif (norms := axis_norms(module, member.axis)) is not None:
             share = torch.stack([norms[list(spots)].sum() for spots in member.positions])
@@ -80,8 +83,8 @@ def axis_norms(module: nn.Module, axis: str, act: Callable[[Tensor], Tensor] = t
     """Squared norm of the weights at each index of one axis, or the sum of ``act`` of them; None for kinds that have no weights there."""
     if ":" in axis:
         name, _, dim = axis.rpartition(":")
-        value = getattr(module, name).detach().double()
-        return act(value).movedim(int(dim), 0).flatten(1).sum(1) if value.dim() > 1 else None
+        value = getattr(module, name, None)  # a block that was removed has none
+        return act(value.detach().double()).movedim(int(dim), 0).flatten(1).sum(1) if value is not None and value.dim() > 1 else None
     if axis == HEADS:
         return None
     return column_norms(module) if axis == "in" else row_norms(module, act)

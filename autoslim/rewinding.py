@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoslim import surgery
+from autoslim import separate, surgery
 from autoslim.engine import Draft
 from autoslim.errors import Untreatable, UserError
 from autoslim.settings import INITIAL
@@ -55,7 +55,7 @@ def rewound(draft: Draft, teacher: nn.Module, state: Mapping[str, Tensor]) -> nn
         raise Untreatable("rewind: a student was built anew, earlier weights of the original do not fit it")
     early = copy.deepcopy(teacher)
     try:
-        early.load_state_dict(state)
+        early.load_state_dict(separate.restated(state, early))
     except RuntimeError as error:
         raise UserError(f"rewind: the state dict is not of this network ({' '.join(str(error).split())[:160]})") from error
     present = {name for name, _ in draft.model.named_modules()}

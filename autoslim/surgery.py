@@ -29,12 +29,12 @@ def plan(groups: Iterable[tuple[Group, Tensor]], model: nn.Module) -> dict[tuple
             spot = removed.setdefault((member.module, member.axis), set())
             for channel in gone:
                 spot.update(member.positions[channel])
-    present = {name for name, _ in model.named_modules()}
+    present = dict(model.named_modules())
     cut = {}
     for (name, axis), gone in removed.items():
-        if name not in present:
+        if name not in present or ":" in axis and not hasattr(present[name], axis.rpartition(":")[0]):
             continue  # a removed block took this member with it
-        size = axis_size(model.get_submodule(name), axis)
+        size = axis_size(present[name], axis)
         if len(gone) >= size:
             raise Untreatable(f"{name}: the cut would leave no channel on its {axis} axis")
         cut[name, axis] = torch.tensor([i for i in range(size) if i not in gone])

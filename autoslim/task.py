@@ -109,11 +109,18 @@ class Task:
         return TaskFailed(f"task {self.name}: {what} raised {type(error).__name__}: {' '.join(str(error).split())[:300]}{place}")
 
     def model(self) -> nn.Module:
-        """The trained network, in eval mode; weights that are computed from others are plain tensors in it."""
+        """The trained network, in eval mode; weights that are computed from others are plain tensors in it, attention has linear layers."""
         model = self._call("model")
         if not isinstance(model, nn.Module):
             raise UserError(f"task {self.name}: model() returned a {type(model).__name__}, expected a torch.nn.Module")
-        return baked(model).eval()
+        return baked(model.eval(), self._example()).eval()
+
+    def _example(self) -> Inputs | None:
+        """The example, None where it cannot be had, which is told where it is asked for."""
+        try:
+            return self.example_input()
+        except (Exception, SystemExit):
+            return None
 
     def example_input(self) -> Inputs:
         """The task's example, a batch of one. Raises UserError for one without a tensor."""

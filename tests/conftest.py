@@ -10,6 +10,7 @@ import networks
 import pytest
 
 from autoslim import coverage
+from autoslim.baking import baked
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -22,6 +23,7 @@ def pytest_xdist_auto_num_workers(config):
 def tiny(request):
     """(name, network, batch of one, its structure) for each tiny network; tests must not change them."""
     model, example = networks.ZOO[request.param]()
+    model = baked(model, example)  # as a task hands it out
     return request.param, model, example, coverage.analyse(model, example)
 
 

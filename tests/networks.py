@@ -162,13 +162,17 @@ class Grouped(nn.Module):
         return self.head(F.relu(self.b(F.relu(self.g(F.relu(self.a(x)))))).mean((2, 3)))
 
 
+class Joint(nn.MultiheadAttention):
+    """Attention of a class of its own, which is left with its joint weight."""
+
+
 class PreNorm(nn.Module):
     """Two pre-norm Transformer blocks."""
 
     class Block(nn.Module):
-        def __init__(self, width=16, heads=2):
+        def __init__(self, width=16, heads=2, kind=nn.MultiheadAttention):
             super().__init__()
-            self.norm1, self.attention = nn.LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
+            self.norm1, self.attention = nn.LayerNorm(width), kind(width, heads, batch_first=True)
             self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 32), nn.Linear(32, width)
 
         def forward(self, x):
@@ -176,10 +180,10 @@ class PreNorm(nn.Module):
             x = x + self.attention(y, y, y, need_weights=False)[0]
             return x + self.down(F.gelu(self.up(self.norm2(x))))
 
-    def __init__(self, heads=2):
+    def __init__(self, heads=2, kind=nn.MultiheadAttention):
         super().__init__()
         self.embed, self.head = nn.Linear(6, 16), nn.Linear(16, 4)
-        self.blocks = nn.ModuleList([self.Block(heads=heads), self.Block(heads=heads)])
+        self.blocks = nn.ModuleList([self.Block(heads=heads, kind=kind), self.Block(heads=heads, kind=kind)])
 
     def forward(self, x):
         x = self.embed(x)

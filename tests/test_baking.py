@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import zoo
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from autoslim import coverage
+from autoslim import coverage, plugins, separate
 from autoslim.baking import baked
 from autoslim.engine import compress
+from autoslim.inputs import call, distance
 from autoslim.recipe import Recipe, Step
 
 FORMS = {
@@ -39,3 +41,111 @@ def test_the_copy_computes_the_same_with_plain_weights(form):
 def test_a_model_of_plain_weights_is_handed_back():
     model = nn.Sequential(nn.Linear(2, 2))
     assert baked(model) is model
+
+
+# -- modules that keep their weights to themselves --------------------------------------------------------------------------
+
+MASKS = {
+    "none": {},
+    "no weights": {"need_weights": False},
+    "padding": {"key_padding_mask": torch.tensor([[False] * 4 + [True] * 2, [False] * 6])},
+    "causal": {"attn_mask": nn.Transformer.generate_square_subsequent_mask(6), "need_weights": False},
+    "boolean": {"attn_mask": torch.ones(6, 6).triu(1).bool(), "average_attn_weights": False},
+    "per head": {"attn_mask": torch.randn(8, 6, 6)},
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_separate_attention_is_pytorchs(masks, batch_first):
+    torch.manual_seed(0)
+    original = nn.MultiheadAttention(16, 4, batch_first=batch_first).eval()
+    nn.init.normal_(original.in_proj_bias)
+    x = torch.randn(2, 6, 16) if batch_first else torch.randn(6, 2, 16)
+    with torch.no_grad():
+        got, expected = (one(x, x, x, **MASKS[masks]) for one in (separate.Attention(original), original))
+    torch.testing.assert_close(got[0], expected[0], rtol=1e-4, atol=1e-5)
+    assert (got[1] is None) == (expected[1] is None)
+    if got[1] is not None:
+        torch.testing.assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_separate_attention_takes_other_keys_and_no_batch():
+    torch.manual_seed(0)
+    original = nn.MultiheadAttention(16, 4, kdim=10, vdim=12, bias=False, batch_first=True).eval()
+    query, key, value = torch.randn(5, 16), torch.randn(7, 10), torch.randn(7, 12)
+    with torch.no_grad():
+        for one, other in zip(separate.Attention(original)(query, key, value), original(query, key, value), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def families():
+    transformers = pytest.importorskip("transformers")
+    turned = transformers.pytorch_utils.Conv1D
+    return {
+        "encoder": (zoo.SMALL["post-norm"][0], zoo.SMALL["post-norm"][1]),
+        "turned": (lambda: nn.Sequential(turned(12, 8), nn.ReLU(), turned(8, 12)), torch.randn(2, 8)),
+        "gpt2": zoo.SMALL["gpt2"][:2],
+    }
+
+
+@pytest.mark.parametrize("name", ["encoder", "turned", "gpt2"])
+def test_every_weight_technique_reaches_what_was_kept_apart(name):
+    build, example = families()[name]
+    torch.manual_seed(0)
+    model = build().eval()
+    apart = baked(model, example)
+    assert apart is not model
+    assert baked(apart, example) is apart
+    assert sum(p.numel() for p in apart.parameters()) == sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        assert distance(call(apart, example), call(model, example)) < 1e-5
+    structure = coverage.analyse(model, example)
+    for technique in ("bits", "sparsity", "codebook", "gradual", "qat", "regularised"):
+        units = plugins.load("techniques", technique).units(structure)
+        reached = sum(
+            structure.layers[name].params for name in {one for unit in units.values() for one in unit.layers} & structure.layers.keys()
+        )
+        assert reached >= 0.9 * structure.params, technique
+
+
+@pytest.mark.parametrize("name", ["encoder", "turned", "gpt2"])
+def test_earlier_weights_of_the_network_as_it_came_fit_the_separated_one(name):
+    build, example = families()[name]
+    torch.manual_seed(0)
+    model, early = build().eval(), build().eval()
+    apart = baked(model, example)
+    apart.load_state_dict(separate.restated(early.state_dict(), apart))
+    with torch.no_grad():
+        assert distance(call(apart, example), call(early, example)) < 1e-5
+
+
+def test_a_network_that_looks_into_its_attention_stays_as_it_came():
+    class Looking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x)[0] + self.attention.in_proj_weight.mean()
+
+    model, example = Looking().eval(), torch.randn(1, 4, 8)
+    assert baked(model, example) is model
+    assert isinstance(coverage.analyse(model, example).layers["attention"].kind, str)
+
+
+def test_attention_in_two_places_stays_one():
+    shared = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = shared, shared
+
+        def forward(self, x):
+            x = x + self.one(x, x, x)[0]
+            return x + self.two(x, x, x)[0]
+
+    apart = baked(Twice().eval(), torch.randn(1, 4, 8))
+    assert apart.one is apart.two
+    assert isinstance(apart.one, separate.Attention)

@@ -10,6 +10,7 @@ from networks import noise, seeded
 from torch import nn
 
 from autoslim import attention, engine, hints, pool, recovery
+from autoslim.baking import baked
 from autoslim.distances import classes, divergence, positions
 from autoslim.distilling import Curriculum
 from autoslim.inputs import call
@@ -365,8 +366,8 @@ def test_maps_of_a_transformer_that_returns_them():
 
 
 def test_networks_with_fewer_heads_share_the_maps_and_others_none():
-    model, x = seeded(networks.PreNorm, heads=4), noise(4, 5, 6)
-    draft = engine.compress(model, Recipe.of([Step("heads", "blocks.0.attention", 0.5)]), [x])
+    model, x = baked(seeded(networks.PreNorm, heads=4), noise(1, 5, 6)), noise(4, 5, 6)
+    draft = engine.compress(model, Recipe.of([Step("heads", "blocks.0.attention.q_proj", 0.5)]), [x])
     assert attention.shared(draft.model, model, x) == ["blocks.0.attention", "blocks.1.attention"]
     residual_model, _ = residual(Recipe.of([Step("channels", "blocks.0.conv1", 8)]))
     assert attention.shared(residual_model, residual_model, noise(2, 3, 8, 8)) == []
@@ -379,11 +380,11 @@ def test_the_divergence_of_maps_by_hand():
 
 
 def test_attention_that_is_pulled_at_looks_where_the_originals_looks():
-    model = seeded(networks.PreNorm, heads=4)
+    model = baked(seeded(networks.PreNorm, heads=4), noise(1, 5, 6))
     batches = [noise(16, 5, 6, seed=seed) for seed in range(4)]
     with torch.no_grad():
         lessons = [Lesson(x, model(x)) for x in batches]
-    draft = engine.compress(model, Recipe.of([Step("heads", f"blocks.{number}.attention", 0.5) for number in (0, 1)]), batches[:2])
+    draft = engine.compress(model, Recipe.of([Step("heads", f"blocks.{number}.attention.q_proj", 0.5) for number in (0, 1)]), batches[:2])
 
     def apart_now():
         with torch.no_grad(), attention.watched(draft.model) as mine, attention.watched(model) as theirs:

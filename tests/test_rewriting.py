@@ -13,6 +13,7 @@ from networks import noise, seeded
 from torch import nn
 
 from autoslim import coverage, engine, plugins, rewriting, task
+from autoslim.baking import baked
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.inputs import call
@@ -112,7 +113,7 @@ class Case:
 
     def __init__(self, name, folder):
         build, shape = NETWORKS[name]
-        self.model = shaken(seeded(build), 0.1)
+        self.model = shaken(baked(seeded(build), noise(1, *shape)), 0.1)
         self.example, self.samples = noise(1, *shape), [noise(4, *shape, seed=seed) for seed in (1, 2)]
         self.other = noise(3, *shape, seed=3)
         self.structure = coverage.analyse(self.model, self.example)

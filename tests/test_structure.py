@@ -23,7 +23,7 @@ NETS = {
     "tied": (networks.Tied, torch.arange(6)[None]),
     "flow": (networks.Flow, noise(1, 16)),
     "grouped": (networks.Grouped, IMAGE),
-    "prenorm": (networks.PreNorm, noise(1, 5, 6)),
+    "prenorm": (lambda: networks.PreNorm(kind=networks.Joint), noise(1, 5, 6)),
     "plain": (networks.Plain, IMAGE),
     "gru": (networks.Recurrent, noise(1, 7, 12)),
     "bilstm": (lambda: networks.Recurrent(nn.LSTM, num_layers=2, bidirectional=True), noise(1, 7, 12)),

@@ -80,7 +80,7 @@ def test_macs_fall_as_the_weights_do(network):
     name, model, example, _, structure = network
     draft = compress(model, shrunk(structure, 0.25), [example], structure=structure)
     after, _ = layers.trace(draft.model, example)
-    model = baked(model)  # as the draft is: a normalised weight is one tensor, not a direction and a length
+    model = baked(model, example)  # as the draft is: a normalised weight is one tensor, not a direction and a length
     assert after.keys() == structure.layers.keys()
     left = {
         m.module: (group.size, len(draft.kept[m.module, "heads"]))
@@ -211,3 +211,17 @@ def test_the_fused_layer_of_pytorch_does_not_read_cut_attention():
     draft = compress(model, Recipe.of([Step("heads", name, 2)]), [example], structure=structure)
     with torch.no_grad():
         assert draft.model(example).shape == model(example).shape
+
+
+@pytest.mark.parametrize("ranking", plugins.names("rankings"))
+def test_channels_are_ranked_beside_removed_blocks_that_owned_weights(ranking):
+    """ConvNeXt's blocks own their layer scales, so that groups have members in modules that are gone."""
+    build, example, _ = STREAMS["convnext"]
+    torch.manual_seed(0)
+    model = build().eval()
+    structure = coverage.analyse(model, example)
+    block = next(iter(structure.blocks))
+    stream = next(group for group in structure.groups.values() if any(m.module == block for m in group.members))
+    recipe = Recipe.of([Step("depth", block, True), Step("channels", stream.name, {"keep": stream.size // 2, "criterion": ranking})])
+    draft = compress(model, recipe, [example], structure=structure)
+    assert call(draft.model, example).shape == call(model, example).shape
