@@ -1,7 +1,7 @@
 """The whole look at a model before anything is searched: its structure, and what each technique could do to it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,9 @@ from autoslim.baking import baked
 from autoslim.inputs import Inputs
 from autoslim.layers import COUNTED, NORMS, trace
 from autoslim.structure import Layer, Structure
+
+#: techniques that treat layers by their weights, each layer by itself; the others go by groups and blocks
+BY_WEIGHTS = ("sparsity", "gradual", "regularised", "rank", "codebook", "qat", "bits")
 
 
 def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structure:
@@ -92,6 +95,20 @@ def tied_weights(model: nn.Module) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(same)) for same in names.values() if len(same) > 1)
 
 
+def not_reached(technique: str, structure: Structure, touched: Collection[str]) -> dict[str, str]:
+    """{layer or module: why} of what holds weights that a technique of BY_WEIGHTS leaves as they are."""
+    tied = {parameter.rpartition(".")[0] for names in structure.tied for parameter in names}
+    found = {}
+    for name, layer in structure.layers.items():
+        if layer.params and name not in touched:
+            kind = (
+                "parameters of its own in no layer" if layer.kind == "MatMul" else f"{layer.kind} of {layer.out} by {layer.inputs} channels"
+            )
+            other = "" if layer.called else ", whose weight other code reads"
+            found[name or "(the model itself)"] = f"{technique} has no form for {kind}{other}{', tied to another' if name in tied else ''}"
+    return found
+
+
 def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
     """Plain data for people and charts: per technique its units and shares, the tied, the left out and why.
 
@@ -106,6 +123,7 @@ def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
             "units": len(units),
             "params_share": sum(structure.layers[layer].params for layer in touched) / totals["params"],
             "macs_share": sum(structure.layers[layer].macs for layer in touched) / totals["macs"],
+            "not_reached": not_reached(name, structure, touched) if name in BY_WEIGHTS else {},
         }
     return {
         "params": structure.params,

@@ -117,6 +117,18 @@ def test_what_is_left_alone_has_a_reason_that_people_can_read(network):
     assert all(why and "\n" not in why and "Traceback" not in why for why in structure.left_out.values())
 
 
+def test_what_a_technique_leaves_alone_is_named_with_the_reason(network):
+    """Units and what is named are all layers with weights."""
+    _, _, _, _, structure = network
+    techniques = {name: plugins.load("techniques", name) for name in coverage.BY_WEIGHTS}
+    report = coverage.report(structure, techniques)
+    for name, technique in techniques.items():
+        touched = {layer for unit in technique.units(structure).values() for layer in unit.layers}
+        left = report["techniques"][name]["not_reached"]
+        assert set(left) == {one or "(the model itself)" for one, layer in structure.layers.items() if layer.params and one not in touched}
+        assert all(why.startswith(f"{name} has no form for ") and "\n" not in why for why in left.values())
+
+
 def test_macs_are_those_of_pytorchs_own_counter(network):
     """It knows no recurrent layers, and no attention on the CPU; for the latter it is given its own formula for other devices."""
     name, model, example, _, structure = network

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ import typer
 from autoslim.cli import _flags
 from autoslim.host import counted_threads
 from autoslim.places import writable_file
+
+#: reasons that are told of a technique
+MOST_TOLD = 3
 
 
 def add(app: typer.Typer) -> None:
@@ -63,6 +67,16 @@ def profile(
     typer.echo(f"recommended space: {found['family']} (autoslim search --space {found['family']})")
     for name, why in found["coverage"]["left_out"].items():
         typer.echo(f"left alone: {name}: {why}")
+    for technique, row in found["coverage"]["techniques"].items():
+        if row["not_reached"]:
+            whys = Counter(row["not_reached"].values())
+            first = {why: name for name, why in reversed(row["not_reached"].items())}
+            told = [f"{first[why]}{f' and {count - 1} more' if count > 1 else ''}: {why}" for why, count in whys.most_common(MOST_TOLD)]
+            typer.echo(
+                f"{technique} leaves alone: "
+                + "; ".join(told)
+                + (f"; {len(whys) - MOST_TOLD} more reasons (--json)" if len(whys) > MOST_TOLD else "")
+            )
     for names in found["coverage"]["tied"]:
         typer.echo(f"tied: {' = '.join(names)}")
     for note in found["coverage"]["not_counted"]:
