@@ -41,8 +41,8 @@ class Gate(nn.Module):
 
 
 NETWORKS = {**zoo.SMALL, "loop": (Loop, zoo.noise(1, 12), 0.0)}
-#: networks whose weights mostly lie in no layer: in parameters of their own, in cells, or in tables
-LOOSE = {"listed", "custom", "gru cell", "lstm cell", "recommender", "shuffle"}
+#: networks whose weights mostly lie in no layer: in parameters of their own, in cells, tables or transposed convolutions
+LOOSE = {"listed", "custom", "gru cell", "lstm cell", "recommender", "shuffle", "generator"}
 
 
 def recipe_of(structure, *names):

@@ -18,7 +18,7 @@ class Classifier(nn.Module):
 
 
 class Translator(nn.Module):
-    """Encoder and decoder GRU; the encoder's last state starts the decoder, which attends to the encoder's outputs."""
+    """Encoder and decoder GRU; the encoder's last state starts the decoder."""
 
     def __init__(self, words=50, width=32):
         super().__init__()

@@ -14,7 +14,7 @@ Value, on the unit "": a mapping with any of
   its input keeps its shape (Tan and Le 2019, https://arxiv.org/abs/1905.11946, section 3.2, for resolution as a scale of its own);
 - ``branches: b``: convolutions between as many channels as they give become b narrow ones side by side (ResNeXt, Xie et al. 2017,
   https://arxiv.org/abs/1611.05431, figure 3c), so that a stage is b narrow stages whose channels meet again where the width changes. In
-  recovery each branch is solved by itself for what the teacher gave, then all learn together;
+  recovery each branch is distilled by itself, to the exact minimum of its squared error to what the teacher gave, then all learn together;
 - ``dense: true``: the last stage is dense instead of convolutional: its first layers read the means of as many regions as their kernel has
   taps, one position is left, and of the kernels after them the middle stays (fully connected layers behind convolutions: LeCun et al. 1998,
   "Gradient-based learning applied to document recognition", figure 2);
