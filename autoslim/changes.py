@@ -24,7 +24,8 @@ from autoslim.task import Task
 
 #: classes that are told one by one: those that changed most
 MOST_CLASSES = 50
-#: seconds after which no further check is begun; share of them that a pass over the samples of all checks may take
+#: seconds after which no further check is begun, also of files that get fewer, so that a busy machine costs them no check; share of the
+#: seconds that a pass over the samples of all checks may take
 SECONDS, SHARE = 4.0, 0.75
 
 
@@ -54,7 +55,7 @@ class Changes:
         files = Files(self.task, self.split, file, untouched, n)
         told: list[dict[str, Any]] = []
         trouble: list[str] = []
-        stop = time.monotonic() + seconds
+        stop = time.monotonic() + (max(seconds, SECONDS) if seconds > 0 else 0.0)
         for name, check in checks.items():
             if not passes[name]:
                 continue

@@ -1,5 +1,6 @@
 """The checks of checks/: what is done to inputs by independent means, and what rows say of files that are known to be worse."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -235,6 +236,16 @@ def test_checks_stop_when_the_time_is_over(pictures):
     assert found["not_measured"] == [
         f"{title}: the time for checks was used up" for title in ("Blur", "Gaussian noise", "Saliency agreement", "Shift")
     ]
+
+
+def test_a_file_with_half_a_second_gets_all_checks_though_they_take_longer_than_foreseen(pictures):
+    def busy(images):
+        time.sleep(0.03)
+        return halves(images)
+
+    found = compare(task_of(pictures), busy, halves).checked(Path("file"), Path("base"), seconds=examining.OTHERS)
+    assert [check["name"] for check in found["checks"]] == ["blur", "noise", "saliency", "shift"]
+    assert found["not_measured"] == []
 
 
 def test_a_kind_of_input_that_is_not_known_is_refused(pictures):

@@ -434,13 +434,13 @@ def test_names_of_layers_and_classes_are_no_markup_in_a_card(material):
     card |= {
         "words": f"cut {EVIL}",
         "notes": ["a | b"],
-        "changes": {"classes": [{"class": EVIL + "|", "n": 3, "untouched": 1.0, "file": 0.5}]},
+        "changes": {"classes": [{"class": EVIL + "|", "n": 3, "untouched": 1.0, "file": 0.5, "drop": 0.5, "low": -0.1, "high": 0.8}]},
     }
     text = cards.markdown(card).split("To load it")
     assert "<script>" not in "".join(part for i, part in enumerate("".join(text).split("```")) if i % 2 == 0), "outside of code"
     assert "a \\| b" in text[1]
     [row] = [line for line in text[1].splitlines() if "alert" in line and line.startswith("| ")]
-    assert row.replace("\\|", "").count("|") == 5, "four cells"
+    assert row.replace("\\|", "").count("|") == 7, "six cells"
 
 
 @pytest.mark.parametrize(

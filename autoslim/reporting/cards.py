@@ -188,18 +188,26 @@ def markdown(card: Mapping[str, Any]) -> str:
     ]
     lines += ["| file | SHA-256 |", "|---|---|"] + [f"| `{path}` | `{digest}` |" for path, digest in card["files"]]
     lines += ["", "To load it, in its folder:", "", "```python", card["snippet"], "```", ""]
-    if card["changes"] and card["changes"].get("classes"):
-        lines += ["| class | samples | untouched | this file |", "|---|---|---|---|"]
-        lines += [
-            f"| {cell(str(item['class']))} | {item['n']} | {item['untouched']:.4f} | {item['file']:.4f} |"
-            for item in card["changes"]["classes"]
-        ] + [""]
+    lines += classes(card["changes"] or {})
     lines += changed(card["changes"] or {})
     lines += [line for text in card["kernels"] for line in (cell(text), "")]
     lines += ["Limits:", ""] + [f"- {cell(text)}" for text in card["limits"]] + [""]
     if card["notes"]:
         lines += ["Notes:", ""] + [f"- {cell(note)}" for note in card["notes"]] + [""]
     return "\n".join([*lines, "Recipe:", "", "```yaml", card["recipe"], "```", ""])
+
+
+def classes(changes: Mapping[str, Any]) -> list[str]:
+    """The table of classes, of a point that was looked at so."""
+    if not changes.get("classes"):
+        return []
+    lines = ["| class | samples | untouched | this file | drop | 95 % interval |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {cell(str(it['class']))} | {it['n']} | {it['untouched']:.4f} | {it['file']:.4f} | {it['drop']:+.4f} | "
+        f"{it['low']:+.4f} to {it['high']:+.4f} |"
+        for it in changes["classes"]
+    ]
+    return [*lines, ""]
 
 
 def changed(changes: Mapping[str, Any]) -> list[str]:

