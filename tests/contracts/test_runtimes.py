@@ -293,7 +293,7 @@ def test_eight_bits_agree_with_float(digits):
     sessions = runtime.open(floats, 2), runtime.open(integers, 2)
     same = torch.cat([sessions[0].run(x).argmax(1) == sessions[1].run(x).argmax(1) for x, _ in found.batches("val")])
     assert len(same) == 400
-    assert same.float().mean() >= 0.98
+    assert same.float().mean() >= 0.99
 
 
 def test_bits_of_one_layer_leave_the_others_in_float(digits, tmp_path):
