@@ -108,7 +108,7 @@ class Evaluator:
             next(iter(self.task.metrics)) if targets else AGREEMENT,
             direction,
             targets,
-            (*notes, *extra),
+            (*self.task.notes, *notes, *extra),
             clock.seconds,
             self.identity(),
             self.task.licence,

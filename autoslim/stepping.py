@@ -93,7 +93,7 @@ def run(evaluator: Evaluator, stages: Sequence[Stage], keep: Path | None = None)
     first = counted(evaluator, draft, ship(evaluator, draft, calibration, folder / f"0{evaluator.runtime.suffix}"))
     speed = evaluator.time(untouched, untouched)["latency_ms"].value
     first["time"] = speed
-    yield Row("untouched", first, rates(first, first))
+    yield Row("untouched", first, rates(first, first), evaluator.task.notes)
     for number, stage in enumerate(stages, 1):
         told = len(draft.notes)
         for technique in sorted({*stage.techniques, *stage.exact}, key=lambda name: plugins.load("techniques", name).order):

@@ -39,6 +39,7 @@ OPTIONAL = (
     "INPUT_KIND",
     "SHIFTS",
     "text",
+    "notes",
 )
 KINDS = ("image", "text", "audio", "other")
 FILLED = {"split", "outputs", "targets", "inputs", "predict", "batches", "teacher"}  # given by AutoSlim, not by --task-arg
@@ -196,6 +197,11 @@ class Task:
         if told and told not in KINDS:
             raise UserError(f"task {self.name}: INPUT_KIND is {told!r}, allowed: {', '.join(KINDS)}")
         return told
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the task has to say of its network, such as that it was never trained."""
+        return tuple(self._call("notes")) if hasattr(self._source, "notes") else ()
 
     @property
     def shifts(self) -> tuple[str, ...]:

@@ -137,7 +137,12 @@ def test_an_unknown_kind_is_answered_with_the_known(wrong):
     ("model", "args", "message"),
     [
         ("torchvision:resnet8", {}, "torchvision has no 'resnet8'; did you mean resnet"),
-        ("torchvision:resnet18", {"weights": "BEST"}, "--task-arg weights: got 'BEST', allowed: a file, or IMAGENET1K_V1, DEFAULT"),
+        (
+            "torchvision:resnet18",
+            {"weights": "BEST"},
+            "--task-arg weights: got 'BEST', allowed: a file, random:N, or IMAGENET1K_V1, DEFAULT",
+        ),
+        ("torchvision:resnet18", {"weights": "random:0"}, "--task-arg weights=random:N: got '0', allowed: an integer from 1"),
         ("torchvision:resnet18", {"size": "big"}, "--task-arg size: got 'big', allowed: an integer from 1"),
         ("torchvision:resnet18", {"length": "8"}, "'length' is no argument of --model torchvision:..., allowed: weights, size"),
         ("onnx:nowhere.onnx", {"size": "8"}, "'size' is no argument of --model onnx:..., allowed: none"),
@@ -194,6 +199,32 @@ def test_torchvision_without_weights_is_the_same_everywhere():
     assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
     assert found.example_input().shape == (1, 3, 32, 32)
     assert [x.shape for x, y in found.batches("val") if y is None] == [(16, 3, 32, 32)] * 2
+
+
+def test_estimated_statistics_are_those_of_the_noise_and_tell_inputs_apart():
+    """Each batch norm of the first layers, where a batch has many values, has the mean and the variance of what comes in."""
+    plain, found = shortcut("torchvision:resnet18", size="32"), shortcut("torchvision:resnet18", size="32", weights="random:1")
+    net, seen = found.model(), {}
+    assert all(torch.equal(a, b) for a, b in zip(plain.model().parameters(), net.parameters(), strict=True)), "the weights are the same"
+    assert not any(module.training for module in net.modules())
+    for name, module in net.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.momentum == 0.1
+            assert module.num_batches_tracked == 1
+            module.register_forward_pre_hook(lambda own, inputs, name=name: seen.update({name: inputs[0]}))
+    noise = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    images = torch.cat([x for x, _ in found.batches("test")])
+    with torch.no_grad():
+        net(noise)
+        early = {name: (net.get_submodule(name), inputs) for name, inputs in seen.items() if name.startswith(("bn1", "layer1"))}
+        assert len(early) == 5
+        for norm, inputs in early.values():
+            torch.testing.assert_close(norm.running_var, inputs.var((0, 2, 3)), rtol=0.02, atol=1e-4)
+            torch.testing.assert_close(norm.running_mean, inputs.mean((0, 2, 3)), rtol=0.02, atol=1e-2)
+        classes, before = net(images).argmax(1), plain.model()(images).argmax(1)
+    assert len(classes.unique()) >= 2 * len(before.unique())
+    assert found.notes == ("random weights, batch norms' statistics estimated on 16 images of noise: agreement is no accuracy",)
+    assert plain.notes == ("random weights: agreement with the original is no accuracy",)
 
 
 def save_images(folder):

@@ -19,14 +19,15 @@ def batches(split: str, data: str, shape: tuple[int, int, int], transform: Calla
     turns a PIL image into a tensor of ``shape``; it is called for folders only."""
     kind, where = _source.read(data, ALLOWED)
     if kind == "random":
-        return _noise(_source.generator(split), _source.random_batches(where), shape)
+        return noise(_source.generator(split), _source.random_batches(where), shape)
     folder = Path(where) / split
     if not folder.is_dir():
         raise UserError(f"--data: no folder {str(folder)!r}; expected train, val and test in ImageFolder form below {where!r}")
     return _folder(folder, transform())
 
 
-def _noise(generator: torch.Generator, count: int, shape: tuple[int, int, int]) -> Images:
+def noise(generator: torch.Generator, count: int, shape: tuple[int, int, int]) -> Images:
+    """``count`` batches of normal noise, without labels."""
     for _ in range(count):
         yield torch.randn(_source.BATCH, *shape, generator=generator), None
 

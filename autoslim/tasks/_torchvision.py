@@ -1,11 +1,13 @@
 """``--model torchvision:NAME``: torchvision's constructors, weights and transforms.
 
 Weights: ``weights=DEFAULT`` (torchvision's own names; the files come from its cache or the network) or a path to a state
-dict; without it the network has random weights (seed 0), which are good for latency and size and never for accuracy.
+dict; without it the network has random weights (seed 0), which are good for latency and size and never for accuracy. A deep network of
+random weights gives every input the same class, since its batch norms' statistics (mean 0, variance 1) do not fit: ``weights=random:N``
+estimates them on N batches of noise, so that agreement with the original tells something; of accuracy it tells nothing either.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from autoslim.errors import UserError
 from autoslim.tasks import _images, _source
 
 ARGUMENTS = ("weights", "size")
+#: seed of the noise that batch norms' statistics are estimated on; another than those of the splits
+SEED = 4
 
 
 def model(name: str, data: str, weights: str = "", size: str = "") -> nn.Module:
@@ -25,6 +29,7 @@ def model(name: str, data: str, weights: str = "", size: str = "") -> nn.Module:
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, 3)) or "one of torchvision.models.list_models()"
         raise UserError(f"--model: torchvision has no {name!r}; did you mean {near}?")
+    batches = _estimated(weights)
     preset = None if _is_file(weights) else _named(name, weights)
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and preset is None else {}
     with torch.random.fork_rng():
@@ -32,7 +37,32 @@ def model(name: str, data: str, weights: str = "", size: str = "") -> nn.Module:
         net = torchvision.models.get_model(name, weights=preset, **extra)
     if _is_file(weights):
         net.load_state_dict(_state(Path(weights)))
+    if batches:
+        estimate(net, _images.noise(torch.Generator().manual_seed(SEED), batches, (3, *[_side(name, weights, size)] * 2)))
     return net
+
+
+def estimate(net: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> None:
+    """Set the running statistics of the batch norms to the mean of those of the batches, the rest of the network in eval mode."""
+    norms = [module for module in net.eval().modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    with torch.no_grad():
+        for images, _ in batches:
+            net(images)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    net.eval()
+
+
+def notes(name: str, data: str, weights: str = "", size: str = "") -> list[str]:
+    """What there is to know of the weights."""
+    if batches := _estimated(weights):
+        return [f"random weights, batch norms' statistics estimated on {_source.BATCH * batches} images of noise: agreement is no accuracy"]
+    return [] if weights else ["random weights: agreement with the original is no accuracy"]
 
 
 def example_input(name: str, data: str, weights: str = "", size: str = "") -> Tensor:
@@ -47,17 +77,22 @@ def data(split: str, name: str, data: str, weights: str = "", size: str = "") ->
     return _images.batches(split, data, (3, side, side), lambda: _transform(name, weights, side))
 
 
+def _estimated(weights: str) -> int:
+    """N of ``random:N``; 0 for other weights."""
+    return _source.whole("--task-arg weights=random:N", weights.removeprefix("random:"), 1) if weights.startswith("random:") else 0
+
+
 def _is_file(weights: str) -> bool:
     return bool(weights) and Path(weights).is_file()
 
 
 def _named(name: str, weights: str) -> Any:
     """torchvision's weights of that name; None for no name. Raises UserError for another name."""
-    if not weights:
+    if not weights or _estimated(weights):
         return None
     known = torchvision.models.get_model_weights(name).__members__
     if weights not in known:
-        raise UserError(f"--task-arg weights: got {weights!r}, allowed: a file, or {', '.join(known) or 'none'}")
+        raise UserError(f"--task-arg weights: got {weights!r}, allowed: a file, random:N, or {', '.join(known) or 'none'}")
     return known[weights]
 
 

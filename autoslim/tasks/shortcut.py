@@ -43,6 +43,12 @@ def text(model: str, data: str, weights: str = "", size: str = "", length: str =
     return kind.text(name) if hasattr(kind, "text") else None
 
 
+def notes(model: str, data: str, weights: str = "", size: str = "", length: str = "") -> list[str]:
+    """What there is to know of the network's weights."""
+    kind, name, given = _kind(model, weights=weights, size=size, length=length)
+    return kind.notes(name, data, **given) if hasattr(kind, "notes") else []
+
+
 def _kind(model: str, **args: str) -> tuple[ModuleType, str, dict[str, str]]:
     """(file of the kind, what follows the colon, the arguments that were given)."""
     kind, _, name = model.partition(":")
