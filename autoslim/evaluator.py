@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from autoslim import coverage, fitting, host, ladder, offers, plugins, sensitivity, settings, statistics, threads, trivial
-from autoslim.budget import drop
+from autoslim.budget import LIMITS, drop
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.clock import Clock, sha256
 from autoslim.continuing import Trunk
@@ -67,7 +67,8 @@ class Evaluator:
                 structure = coverage.analyse(self.model, self.example)
                 spec = self.space_spec(structure)
                 unfit = [*self.unknown_students(spec), *self.missing_initial(spec)]
-                space, notes = offers.build(spec, structure, self.runtime.supports, self.job.places, unfit)
+                fast = self.runtime.accelerates if self.time_alone else None
+                space, notes = offers.build(spec, structure, self.runtime.supports, self.job.places, unfit, fast)
                 rivals = trivial.outside(space, spec, structure, self.runtime.supports)
                 techniques = offers.members(spec)
             with clock("baseline"):
@@ -188,6 +189,12 @@ class Evaluator:
         if "auto" not in self.job.space:
             return self.job.space
         return self.job.space["auto"][offers.family(structure)]
+
+    @property
+    def time_alone(self) -> bool:
+        """Whether time is the one cost that the study asks about, by its objectives and limits."""
+        asked = {name for name in self.job.objectives if name != "metric"} | {LIMITS[name][0] for name in self.job.budget.limits}
+        return bool(asked) and asked <= {"latency_ms", "throughput"}
 
     @functools.cached_property
     def has_targets(self) -> bool:

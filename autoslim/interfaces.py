@@ -32,6 +32,10 @@ class Unit:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: techniques whose zeros and levels save bytes in packed files; kernels for them are rare
+BYTES_ALONE: Mapping[str, tuple[Any, ...]] = {"sparsity": (), "gradual": (), "codebook": ()}
+
+
 class Technique(Protocol):
     """A way to make a model smaller or faster.
 
@@ -111,12 +115,13 @@ class Runtime(Protocol):
     Obligations: ``export`` writes the float form of a draft, exactly ``path`` and nothing beside it; ``original``, the untouched model's file and
     the model, may be used to save work and changes nothing else; ``finish`` makes the
     shipped file from a float form, with the draft's bits, and may copy it where there are none; ``open`` needs nothing but the file (no class of
-    the user's) and works in a fresh process; ``supports`` says which values of a technique become real in the file: a
-    missing technique means all its values do.
+    the user's) and works in a fresh process; ``supports`` says which values of a technique become real in the file, ``accelerates`` which
+    of them make it faster there: a missing technique means all its values do.
     """
 
     suffix: str
     supports: Mapping[str, tuple[Any, ...]]
+    accelerates: Mapping[str, tuple[Any, ...]]
 
     def export(
         self,

@@ -41,12 +41,14 @@ def build(
     supports: Mapping[str, tuple],
     places: Mapping[str, str] | None = None,
     more: Sequence[str] = (),
+    accelerates: Mapping[str, tuple] | None = None,
 ) -> tuple[SearchSpace, list[str]]:
     """(the search space, what it leaves out and why).
 
     ``spec`` is a checked space file. A domain per tie of units; choices that a runtime cannot make real, or that do the same
     as another choice, are left out. Raises one UserError for all that does not fit the network, a line each, with the place that ``places``
-    (see ``StudySpec.space_places``) tells; ``more`` are such lines that others found.
+    (see ``StudySpec.space_places``) tells; ``more`` are such lines that others found. ``accelerates``, where time is the one cost that counts: what
+    a runtime does not make faster is left out too.
     """
     domains: list[Domain] = []
     notes: list[str] = []
@@ -68,6 +70,12 @@ def build(
         if allowed is not None and (dropped := [value for value in values if format_of(value) not in allowed]):
             notes.append(f"{name}: {', '.join(map(str, dropped))} left out, the runtime has no such kernels")
             values = tuple(value for value in values if format_of(value) in allowed)
+        fast = (accelerates or {}).get(name)
+        if fast is not None and (slow := [value for value in values if value != technique.values[0] and format_of(value) not in fast]):
+            notes.append(
+                f"{name}: {', '.join(map(str, slow))} left out, time is the only cost that counts and the runtime is no faster with it"
+            )
+            values = tuple(value for value in values if value not in slow)
         for label, tied in tie(units, told.get("tie", "none"), spec.get("ties") or []).items():
             domain = domain_of(name, label, [technique.effective] * len(tied), tied, values)
             if domain is not None:

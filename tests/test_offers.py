@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from autoslim import coverage, offers
+from autoslim.budget import Budget, Limit
 from autoslim.errors import UserError
 from autoslim.evaluator import Evaluator
 from autoslim.spec import load_study
@@ -32,6 +33,64 @@ def test_globs_that_match_nothing_come_in_one_message_with_names_that_exist():
     assert second.startswith("space: ties.0.1 is 'blocks.9.*'")
     assert third.startswith("space: techniques.bits.layers.0 is 'blocks.0.convv1'")
     assert third.endswith("such as blocks.0.conv1, blocks.1.conv1, blocks.0.conv2")
+
+
+#: what two runtimes make faster: one has integer kernels, the other none
+INTEGERS, PLAIN = {"bits": (8,), "sparsity": ()}, {"bits": (), "sparsity": ()}
+
+
+@pytest.mark.parametrize(("accelerates", "left"), [(None, {32, 8, "w4"}), (INTEGERS, {32, 8}), (PLAIN, set())])
+def test_where_time_alone_counts_what_is_not_faster_is_left_out(accelerates, left):
+    told = {"techniques": {"bits": {"values": [32, 8, "w4"]}, "sparsity": {"values": [0.0, 0.5]}, "channels": {}}, "freeze": [], "ties": []}
+    found, notes = offers.build(told, STRUCTURE, {}, accelerates=accelerates)
+    of = {technique: [one for one in found.domains if one.technique == technique] for technique in ("bits", "sparsity", "channels")}
+    assert {choice for domain in of["bits"] for choice in domain.choices} == left
+    assert bool(of["sparsity"]) == (accelerates is None)
+    assert of["channels"]
+    assert ["no faster with it" in note for note in notes] == ([] if accelerates is None else [True, True])
+
+
+@pytest.mark.parametrize(
+    ("objectives", "budget", "alone"),
+    [
+        (("metric", "latency_ms"), {}, True),
+        (("metric", "throughput"), {"ms": Limit(5.0, False)}, True),
+        (("metric", "latency_ms", "size_bytes"), {}, False),
+        (("metric", "latency_ms"), {"mb": Limit(1e6, False)}, False),
+        (("metric",), {}, False),
+    ],
+)
+def test_what_the_study_asks_about_decides(objectives, budget, alone):
+    job = types.SimpleNamespace(objectives=objectives, budget=Budget(budget, None))
+    assert Evaluator.time_alone.fget(types.SimpleNamespace(job=job)) is alone
+
+
+TIES = {
+    "none": {f"bits:stages.{stage}.{block}.{layer}" for stage in "01" for block in "01" for layer in "02"},
+    "block": {"bits:stages.0.0", "bits:stages.0.1", "bits:stages.1.0", "bits:stages.1.1"},
+    "stage": {"bits:stages.0", "bits:stages.1"},
+    "all": {"bits:all"},
+}
+
+
+@pytest.mark.parametrize("level", TIES)
+def test_decisions_are_tied_by_the_place_in_the_network(level):
+    def block():
+        return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+
+    class Stages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.Sequential(*(nn.Sequential(block(), block()) for _ in range(2)))
+
+        def forward(self, x):
+            return self.stages(x)
+
+    structure = coverage.analyse(Stages().eval(), torch.randn(1, 8))
+    told = {"techniques": {"bits": {"values": [32, 8], "tie": level}}, "freeze": [], "ties": []}
+    found, _ = offers.build(told, structure, {})
+    assert {domain.name for domain in found.domains} == TIES[level]
+    assert sum(len(domain.effects[1]) for domain in found.domains) == 8, "every layer is decided once"
 
 
 WRONG = """\

@@ -33,4 +33,26 @@ def show(
         raise UserError(f"list: got {kind!r}, allowed: {', '.join((*plugins.DOORS, *files))}")
     for name, text in rows:
         typer.echo(f"{name:<16} {text}")
+        if kind == "runtimes":
+            typer.echo(f"{'':<16} {widths(name)}")
     return 0
+
+
+def widths(name: str) -> str:
+    """Which widths a runtime stores and which it computes with, and what makes its files faster."""
+    from autoslim import formats, plugins
+    from autoslim.errors import UserError
+
+    try:
+        runtime = plugins.find("runtimes", name)
+    except UserError as error:
+        return str(error)
+    if name == "cmd":
+        return "stores what onnxruntime_cpu does; what the device computes with and accelerates is not known here"
+    faster = ", ".join(map(str, runtime.accelerates["bits"]))
+    widths = {side: {formats.NAMES[value][side] for value in runtime.supports["bits"]} for side in (0, 1)}
+    kernels = (widths[1] - {16}) | (
+        {16} if "bf16" in runtime.accelerates["bits"] else set()
+    )  # activations of 16 are rounded, and computed in 32
+    stored, computed = (", ".join(map(str, sorted(told))) for told in (widths[0], kernels))
+    return f"stores {stored} bits, computes with {computed}; faster with less work" + (f" and with bits {faster}" if faster else "")

@@ -1,6 +1,6 @@
 """Any device that a command reaches (--target 'cmd:./bench.sh {file}'): ONNX files; times, energy and memory are what it prints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from autoslim.interfaces import Session
 
 
 class Member:
-    """Files are written, and scored for the metric, by onnxruntime_cpu on this machine; only what the command tells counts as time."""
+    """Files are written, and scored for the metric, by onnxruntime_cpu on this machine; only what the command tells counts as time. What the
+    device accelerates is not known here, so that nothing is left out for that."""
+
+    accelerates: Mapping[str, tuple] = {}
 
     def __init__(self, argument: str = "") -> None:
         self._command, self._files = Command(argument), plugins.load("runtimes", "onnxruntime_cpu")

@@ -20,6 +20,7 @@ from autoslim import packing
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.inputs import Inputs, batch_size, rows
+from autoslim.interfaces import BYTES_ALONE
 from autoslim.runtimes import _program
 
 NAME = "executorch_xnnpack"
@@ -37,6 +38,7 @@ class Member:
 
     suffix = ".pte"
     supports = {"bits": (32,), "qat": (32,)}
+    accelerates = {**BYTES_ALONE, "bits": (), "qat": ()}
 
     def export(
         self,

@@ -22,6 +22,7 @@ from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.fusing import TOLERANCE, fused
 from autoslim.inputs import Inputs, batch_size, call, close, rows, split, tensors
+from autoslim.interfaces import BYTES_ALONE
 from autoslim.onnx_bits import FELL, META, quantise
 from autoslim.onnx_folding import drop_zeros
 from autoslim.onnx_graph import Graph
@@ -41,6 +42,7 @@ class Member:
 
     suffix = ".onnx"
     supports = {"bits": tuple(formats.NAMES), "qat": tuple(formats.NAMES)}
+    accelerates = {**BYTES_ALONE, **dict.fromkeys(("bits", "qat"), tuple(name for name in formats.NAMES if formats.is_integer(name)))}
 
     def __init__(self) -> None:
         self._template: tuple[tuple, Template] | None = None

@@ -14,6 +14,7 @@ from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, Untreatable
 from autoslim.formats import parse
 from autoslim.inputs import Inputs
+from autoslim.interfaces import BYTES_ALONE
 
 #: where onnxruntime_cpu, which writes the files, keeps the form of outputs and a fixed batch; and this member what float kernels compute in
 OUTPUTS, BATCH, PRECISION = "autoslim.outputs", "autoslim.batch", "autoslim.precision"
@@ -35,6 +36,7 @@ class Member:
 
     suffix = ".onnx"
     supports = {"bits": (32, 8, *([BRAIN] if has_brain() else []))}
+    accelerates = {**BYTES_ALONE, "bits": supports["bits"][1:], "qat": (8,)}
 
     def __init__(self) -> None:
         self._writer = plugins.load("runtimes", WRITER)

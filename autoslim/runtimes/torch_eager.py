@@ -14,6 +14,7 @@ from autoslim import packing
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed
 from autoslim.inputs import Inputs, call, split, tensors
+from autoslim.interfaces import BYTES_ALONE
 from autoslim.runtimes import _program
 
 
@@ -22,6 +23,7 @@ class Member:
 
     suffix = ".pt2"
     supports = {"bits": (32,), "qat": (32,)}
+    accelerates = {**BYTES_ALONE, "bits": (), "qat": ()}
 
     def export(
         self,

@@ -20,6 +20,7 @@ from autoslim import packing
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, UserError
 from autoslim.inputs import Inputs
+from autoslim.interfaces import BYTES_ALONE
 from autoslim.runtimes import _program
 
 NAME = "torch_inductor"
@@ -47,6 +48,7 @@ class Member:
 
     suffix = ".pt2"
     supports = {"bits": (32,), "qat": (32,)}
+    accelerates = {**BYTES_ALONE, "bits": (), "qat": ()}
 
     def export(
         self,

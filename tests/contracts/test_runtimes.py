@@ -305,3 +305,15 @@ def test_bits_of_one_layer_leave_the_others_in_float(digits, tmp_path):
     kinds = optimised(tmp_path / "m.onnx", tmp_path / "optimised.onnx")
     assert sum(kind in ("Conv", "FusedConv") for kind in kinds) == len(layers) - 1
     assert sum(kind in INTEGER_KERNELS for kind in kinds) == 1
+
+
+@pytest.mark.parametrize("name", plugins.names("runtimes"))
+def test_what_is_accelerated_is_supported(name):
+    try:
+        runtime = plugins.find("runtimes", name)
+    except UserError as error:
+        pytest.skip(str(error))
+    assert name == "cmd" or {"bits", "sparsity", "gradual", "codebook"} <= set(runtime.accelerates)
+    for technique, values in runtime.accelerates.items():
+        known = getattr(runtime, "supports", {}).get(technique, values)
+        assert set(values) <= set(known) - {32}, technique
