@@ -1,6 +1,7 @@
 """Fixed pipelines: rates by hand after every step, promises of earlier steps kept by later ones, mistakes in one line."""
 
 import json
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -98,8 +99,11 @@ def test_a_recipe_runs_technique_by_technique(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_table_says_what_its_rates_are(tmp_path, capsys):
-    assert call(["steps", str(study(tmp_path, ["{techniques: {depth: true}}"]))], False) == 0
+    own = tmp_path / "task.py"
+    own.write_text(Path(TASK).read_text() + "\n\ndef notes():\n    return ['never trained']\n")
+    assert call(["steps", str(study(tmp_path, ["{techniques: {depth: true}}"])), "--task", str(own)], False) == 0
     text = capsys.readouterr().out
+    assert text.splitlines()[-1] == "note: untouched: never trained"
     assert text.splitlines()[0].split() == ["step", *stepping.RATES]
     assert f"{1 - (64 * STEM + HEAD) / MACS:.2%}" in text
     assert "(before - after) / before" in text
