@@ -56,9 +56,10 @@ def shipped(originals, net, steps, folder):
 
 
 def without_numbers(proto):
-    """The same without the numbers that the graph itself multiplies by, such as attention's root of the heads' width: no weights."""
+    """The same without what is no weight: shapes, and numbers that the graph multiplies by, such as the root of the heads' width."""
     read = {name for node in proto.graph.node if node.op_type in ("Mul", "Div") for name in node.input}
-    kept = [item for item in proto.graph.initializer if not (item.name in read and list(item.dims) == [1])]
+    floats = [item for item in proto.graph.initializer if item.data_type != onnx.TensorProto.INT64]
+    kept = [item for item in floats if not (item.name in read and list(item.dims) == [1])]
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     del bare.graph.initializer[:]
