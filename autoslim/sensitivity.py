@@ -5,7 +5,7 @@ outputs on held-out inputs, with the layers that lost inputs solved anew, as a c
 integer file. Choices between two measured ones are interpolated, since neighbours are alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,13 +123,24 @@ def gap_of_file(evaluator: "Evaluator", path: Path, held: Sequence[Lesson]) -> f
 def work_of(evaluator: "Evaluator", draft: Draft) -> dict[str, Any]:
     """Multiply-accumulates and parameters that each original layer has left, what replaced it included."""
     now, _ = trace(draft.model, evaluator.example)
-    macs: dict[str, float] = {}
-    params: dict[str, float] = {}
-    for name in evaluator.prepared.structure.layers:
-        own = [layer for other, layer in now.items() if other == name or other.startswith(name + ".")]
-        macs[name], params[name] = float(sum(layer.macs for layer in own)), float(sum(layer.params for layer in own))
+    layers = evaluator.prepared.structure.layers
+    macs, params = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0.0)
+    for name, layer in now.items():
+        if (owner := owner_of(name, layers)) is not None:
+            macs[owner] += layer.macs
+            params[owner] += layer.params
     integer = sorted(layer for layer, bits in draft.bits.items() if is_integer(bits))
     return {"macs": macs, "params": params, "integer": integer, "bytes": layer_bytes(draft) if draft.bits else {}}
+
+
+def owner_of(name: str, layers: Collection[str]) -> str | None:
+    """The original layer that a layer stands for: itself, or the innermost one in whose place it is. Attention is a layer for its products, and
+    so are the projections inside it."""
+    while name not in layers:
+        if "." not in name:
+            return "" if "" in layers else None
+        name = name.rpartition(".")[0]
+    return name
 
 
 def compressed(evaluator: "Evaluator", recipe: Recipe, calibration: Sequence[Any]) -> Draft:
