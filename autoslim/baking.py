@@ -32,13 +32,14 @@ def baked(model: nn.Module, example: Inputs | None = None) -> nn.Module:
 
 
 def separated(model: nn.Module, example: Inputs) -> nn.Module:
-    """A copy whose modules are separated; the model itself where the copy does not run (its code looks into such a module) or gives
+    """A copy in eval mode whose modules are separated; the model itself where the copy does not run (its code looks into such a module) or gives
     something else."""
     apart = copy.deepcopy(model)
     separate.separate(apart)
     try:
         with torch.no_grad(), stepwise():
-            given, got = (call(copy.deepcopy(one).eval(), example) for one in (model, apart))
+            got = call(apart.eval(), example)
+            given = call(model if not model.training else copy.deepcopy(model).eval(), example)
         return apart if distance(got, given) < SAME else model
     except Exception:  # a stranger's forward(): the model stays as it came, and what is wrong with it is told elsewhere
         return model

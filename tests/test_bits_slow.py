@@ -4,12 +4,14 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
+import zoo
 
 from autoslim import coverage, plugins
 from autoslim import task as tasks
 from autoslim.engine import Draft, compress
 from autoslim.inputs import call
 from autoslim.recipe import Recipe, Step
+from autoslim.recovery import Lesson, recover
 from autoslim.spec import load_study
 
 pytestmark = pytest.mark.slow
@@ -47,6 +49,36 @@ def test_digits_files_choose_the_classes_that_the_network_chooses(digits, value,
             got, want = session.run(inputs).argmax(1), call(model, inputs).argmax(1)
             same, total = same + int((got == want).sum()), total + len(want)
     assert same / total >= least
+
+
+#: technique -> a value on all of its units; of blocks one is removed
+VALUES = zoo.VALUES | {"channels": 0.75, "student": {"width": 0.75}, "rank": 0.5}
+
+
+@pytest.mark.parametrize("technique", [name for name in VALUES if name not in ("bits", "heads")])  # the network has no attention
+def test_files_of_every_technique_choose_the_classes_that_the_engines_model_chooses(digits, technique, tmp_path):
+    """In float, and with eight bits in every layer beside."""
+    task, model, calibration, _ = digits
+    example, runtime = task.example_input(), plugins.load("runtimes", "onnxruntime_cpu")
+    structure, member = coverage.analyse(model, example), plugins.load("techniques", technique)
+    units = member.units(structure)
+    steps = [Step(technique, key, told) for key, unit in units.items() if (told := member.effective(unit, VALUES[technique])) is not None]
+    steps = steps[-1:] if technique == "depth" else steps
+    eight = [Step("bits", unit, 8) for unit in plugins.load("techniques", "bits").units(structure)] if technique != "qat" else []
+    draft = compress(model, Recipe.of([*steps, *eight]), calibration, structure=structure)
+    teacher = [Lesson(inputs, call(model, inputs)) for inputs in calibration]
+    recover(draft, model, teacher, teacher[:1], {"resolve": technique == "channels", "bias": False})
+    base, path = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    runtime.export(draft, example, calibration, base)
+    runtime.finish(draft, base, calibration, path)
+    files, same, total = (runtime.open(base, 1), runtime.open(path, 1)), [0, 0], 0
+    with torch.no_grad():
+        for inputs, _ in task.batches("val"):
+            want = call(draft.model, inputs).argmax(1)
+            total += len(want)
+            same = [count + int((file.run(inputs).argmax(1) == want).sum()) for count, file in zip(same, files, strict=True)]
+    assert same[0] / total >= 0.995
+    assert same[1] / total >= 0.99
 
 
 @pytest.mark.parametrize(("name", "limit"), [("resnet18", 0.05), ("mobilenet_v2", None)])

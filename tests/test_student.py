@@ -85,6 +85,15 @@ def test_a_bottleneck_narrows_inside_blocks_and_leaves_the_sums_between_them(val
         assert cut(IMAGE).isfinite().all()
 
 
+def test_a_bottleneck_narrows_the_feed_forward_part_of_a_transformer():
+    model, example = networks.ZOO["attention"]()
+    draft = engine.compress(model, Recipe.of([Step("student", "", {"bottleneck": 0.5})]), [example])
+    for before, after in zip(model.blocks, draft.model.blocks, strict=True):
+        assert (before.up.out_features, after.up.out_features, after.down.in_features) == (32, 16, 16)
+        assert after.down.out_features == before.down.out_features == after.norm1.normalized_shape[0]
+    assert draft.model(example).shape == model(example).shape
+
+
 def test_a_coarser_resolution_is_the_teacher_on_the_means_of_pixels():
     model, cut = compressed({"resolution": 0.5})
     x = noise(3, 3, 8, 8)
