@@ -71,9 +71,9 @@ def build(
             notes.append(f"{name}: {', '.join(map(str, dropped))} left out, the runtime has no such kernels")
             values = tuple(value for value in values if format_of(value) in allowed)
         fast = (accelerates or {}).get(name)
-        if fast is not None and (slow := [value for value in values if value != technique.values[0] and format_of(value) not in fast]):
+        if fast is not None and (slow := [value for value in values[1:] if format_of(value) not in (technique.values[0], *fast)]):
             notes.append(
-                f"{name}: {', '.join(map(str, slow))} left out, time is the only cost that counts and the runtime is no faster with it"
+                f"{name}: {', '.join(map(str, slow))} left out: time is the only cost that counts and the runtime is no faster with it (objective size_bytes keeps it)"
             )
             values = tuple(value for value in values if value not in slow)
         for label, tied in tie(units, told.get("tie", "none"), spec.get("ties") or []).items():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -188,3 +189,13 @@ def test_a_task_that_was_refused_is_mended_and_begun_in_the_same_folder_and_anot
     evaluator(tmp_path, "1 / (1 + off)").prepare()
     with pytest.raises(UserError, match="begun with another task; results of unlike things do not mix"):
         evaluator(tmp_path, "1 / (2 + off)").prepare()
+
+
+@pytest.mark.parametrize(("objectives", "offered"), [(("metric", "latency_ms"), False), (("metric", "latency_ms", "size_bytes"), True)])
+def test_a_study_of_time_alone_is_not_offered_what_only_saves_bytes(tmp_path, objectives, offered):
+    made = evaluator(tmp_path, "1.0")
+    space = {"techniques": {"channels": {"values": [1.0, 0.5]}, "sparsity": {"values": [0.0, 0.5]}}}
+    made.job = replace(made.job, objectives=objectives, space=space)
+    prepared = made.prepare()
+    assert any(domain.technique == "sparsity" for domain in prepared.space.domains) is offered
+    assert any("sparsity: 0.5 left out: time is the only cost" in note for note in prepared.notes) is not offered
