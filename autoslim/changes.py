@@ -24,8 +24,7 @@ from autoslim.task import Task
 
 #: classes that are told one by one: those that changed most
 MOST_CLASSES = 50
-#: seconds after which no further check is begun, also of files that get fewer, so that a busy machine costs them no check; share of the
-#: seconds that a pass over the samples of all checks may take
+#: seconds of the checks of one file; share of them that a pass over the samples of all checks may take
 SECONDS, SHARE = 4.0, 0.75
 
 
@@ -46,8 +45,9 @@ class Changes:
             told |= by_class(ours, theirs, self.task.classes) | {"outputs": by_output(ours, theirs)}
         return told
 
-    def checked(self, path: Path, base: Path, seconds: float = SECONDS) -> dict[str, Any]:
-        """{"checks": [{"name", "title", "rows"}], "not_measured": [text]} by the members of checks/; what raises is told, not hidden."""
+    def checked(self, path: Path, base: Path, seconds: float = SECONDS, within: float = SECONDS) -> dict[str, Any]:
+        """{"checks": [{"name", "title", "rows"}], "not_measured": [text]} by the members of checks/; what raises is told, not hidden. ``seconds``
+        decides how many samples they take; none is begun after ``within`` seconds, which may be more, so that a busy machine costs no check."""
         file, untouched = self.run(self.open(path)), self.untouched(base)
         checks = {name: plugins.load("checks", name) for name in plugins.names("checks")}
         passes = {name: check.passes(self.task) for name, check in checks.items()}
@@ -55,7 +55,7 @@ class Changes:
         files = Files(self.task, self.split, file, untouched, n)
         told: list[dict[str, Any]] = []
         trouble: list[str] = []
-        stop = time.monotonic() + (max(seconds, SECONDS) if seconds > 0 else 0.0)
+        stop = time.monotonic() + within
         for name, check in checks.items():
             if not passes[name]:
                 continue
@@ -82,7 +82,7 @@ class Changes:
         file sees the same inputs again."""
         if seconds not in self._samples:
             inputs = next(iter(self.task.batches(self.split)))[0]
-            self._samples[seconds] = affordable(run, inputs, passes, SHARE * max(seconds, 0.0))
+            self._samples[seconds] = affordable(run, inputs, passes, SHARE * seconds)
         return self._samples[seconds]
 
     def run(self, session: Any) -> Callable[[Inputs], Any]:

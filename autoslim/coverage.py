@@ -12,9 +12,6 @@ from autoslim.inputs import Inputs
 from autoslim.layers import COUNTED, NORMS, trace
 from autoslim.structure import Layer, Structure
 
-#: techniques that treat layers by their weights, each layer by itself; the others go by groups and blocks
-BY_WEIGHTS = ("sparsity", "gradual", "regularised", "rank", "codebook", "qat", "bits")
-
 
 def analyse(model: nn.Module, example: Inputs, seconds: float = 20.0) -> Structure:
     """The structure of ``model`` (in eval mode, not changed); no new proposal is checked after ``seconds``."""
@@ -96,7 +93,7 @@ def tied_weights(model: nn.Module) -> tuple[tuple[str, ...], ...]:
 
 
 def not_reached(technique: str, structure: Structure, touched: Collection[str]) -> dict[str, str]:
-    """{layer or module: why} of what holds weights that a technique of BY_WEIGHTS leaves as they are."""
+    """{layer or module: why} of what holds weights that a technique by weights leaves as they are."""
     tied = {parameter.rpartition(".")[0] for names in structure.tied for parameter in names}
     found = {}
     for name, layer in structure.layers.items():
@@ -123,7 +120,7 @@ def report(structure: Structure, techniques: dict[str, Any]) -> dict[str, Any]:
             "units": len(units),
             "params_share": sum(structure.layers[layer].params for layer in touched) / totals["params"],
             "macs_share": sum(structure.layers[layer].macs for layer in touched) / totals["macs"],
-            "not_reached": not_reached(name, structure, touched) if name in BY_WEIGHTS else {},
+            "not_reached": not_reached(name, structure, touched) if getattr(technique, "by_weights", False) else {},
         }
     return {
         "params": structure.params,

@@ -9,8 +9,9 @@ from autoslim import tables
 from autoslim.errors import AutoSlimError
 from autoslim.study import Study
 
-#: seconds in which checks are begun: of the recommended file, of it when --time is over, and of each of the others
-SECONDS, LATE, OTHERS = 4.0, 0.5, 0.5
+#: seconds of the checks of the recommended file and of each of the others, by which they get samples; seconds in which checks are begun when
+#: --time is over
+SECONDS, OTHERS, LATE = 4.0, 0.5, 0.5
 
 
 class Lasting:
@@ -49,13 +50,15 @@ def examine(
     left.sort(key=lambda row: not chosen or row["key"] != chosen["key"])
     try:
         for row in left:
-            mine, over = bool(chosen) and row["key"] == chosen["key"], until is not None and time.monotonic() > until
-            if over and not mine:
+            mine = bool(chosen) and row["key"] == chosen["key"]
+            spare = SECONDS if until is None else until - time.monotonic()
+            if spare < 0 and not mine:
                 break
             if row is left[0]:
                 say("looking at the files on changed inputs")
-            seconds = OTHERS if not mine else LATE if over else SECONDS
-            look(row, {"file": str(out / row["model_file"]), "untouched": str(out / base["model_file"]), "seconds": seconds}, worker, say)
+            within = min(SECONDS, max(LATE, spare))
+            times = {"seconds": min(within, SECONDS if mine else OTHERS), "within": within}
+            look(row, {"file": str(out / row["model_file"]), "untouched": str(out / base["model_file"]), **times}, worker, say)
     finally:
         study.set_fact("verified", verified)
 

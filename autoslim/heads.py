@@ -5,6 +5,7 @@ forward that takes it from the head; other modules keep theirs and get new numbe
 there are.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -86,8 +87,11 @@ def split(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-class SlimAttention(nn.MultiheadAttention):
-    """nn.MultiheadAttention whose heads together are narrower than its input."""
+class Attending:
+    """How attention computes, whatever holds its weights: ``project`` gives query, key or value of ``place`` 0, 1 or 2, (batch, positions, heads *
+    width of a head), which is what tells that width. Mixed into modules with ``num_heads``, ``batch_first``, ``dropout`` and ``out_proj``."""
+
+    project: Callable[[int, Tensor], Tensor]
 
     def forward(
         self,
@@ -102,10 +106,7 @@ class SlimAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """As nn.MultiheadAttention.forward; (batch, positions, width) if batch_first, else (positions, batch, width)."""
         given = [x.unsqueeze(0) if query.dim() == 2 else x if self.batch_first else x.transpose(0, 1) for x in (query, key, value)]
-        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        q, k, v = (
-            split(F.linear(x, weight, bias), self.num_heads) for x, weight, bias in zip(given, self.projections(), biases, strict=True)
-        )
+        q, k, v = (split(self.project(place, x), self.num_heads) for place, x in enumerate(given))
         mask = additive(attn_mask, q)
         if mask is not None and mask.dim() == 3:
             mask = mask.unflatten(0, (q.shape[0], -1))
@@ -114,23 +115,25 @@ class SlimAttention(nn.MultiheadAttention):
             mask = padded if mask is None else mask + padded
         weights = None
         if need_weights:
-            scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5
+            scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
             weights = F.softmax(scores if mask is None else scores + mask, -1)
             found = F.dropout(weights, self.dropout, self.training) @ v
+            weights = weights.mean(1) if average_attn_weights else weights
         else:
             found = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         output = self.out_proj(found.transpose(1, 2).flatten(2))
-        if weights is not None:
-            weights = weights.mean(1) if average_attn_weights else weights
         if query.dim() == 2:
             return output.squeeze(0), None if weights is None else weights.squeeze(0)
         return output if self.batch_first else output.transpose(0, 1), weights
 
-    def projections(self) -> tuple[Tensor, ...]:
-        """The weights of query, key and value, each (heads * width, inputs)."""
-        if self.in_proj_weight is not None:
-            return self.in_proj_weight.chunk(3)
-        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+
+class SlimAttention(Attending, nn.MultiheadAttention):
+    """nn.MultiheadAttention whose heads together are narrower than its input."""
+
+    def project(self, place: int, x: Tensor) -> Tensor:
+        joint = self.in_proj_weight is not None
+        weight = self.in_proj_weight.chunk(3)[place] if joint else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)[place]
+        return F.linear(x, weight, None if self.in_proj_bias is None else self.in_proj_bias.chunk(3)[place])
 
 
 def additive(mask: Tensor | None, like: Tensor) -> Tensor | None:

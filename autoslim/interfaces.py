@@ -41,7 +41,8 @@ class Technique(Protocol):
 
     Obligations: ``effective`` returns None exactly when the value changes nothing, is idempotent, and never fails for a value
     of ``values``; ``apply`` changes only ``draft`` (never the caller's model), raises Untreatable for what it cannot do, and
-    with no choices changes no bit.
+    with no choices changes no bit. ``by_weights = True`` where it treats layers by their weights, each by itself, so that reports name the
+    layers that it leaves as they are; the others go by groups and blocks.
     """
 
     order: int

@@ -66,16 +66,8 @@ def build(
             if fitting.chosen(unit, told.get("layers") or ["*"], spec.get("freeze") or [])
         }
         values = tuple(told["values"] if told.get("values") is not None else technique.values)
-        allowed = supports.get(name)
-        if allowed is not None and (dropped := [value for value in values if format_of(value) not in allowed]):
-            notes.append(f"{name}: {', '.join(map(str, dropped))} left out, the runtime has no such kernels")
-            values = tuple(value for value in values if format_of(value) in allowed)
-        fast = (accelerates or {}).get(name)
-        if fast is not None and (slow := [value for value in values[1:] if format_of(value) not in (technique.values[0], *fast)]):
-            notes.append(
-                f"{name}: {', '.join(map(str, slow))} left out: time is the only cost that counts and the runtime is no faster with it (objective size_bytes keeps it)"
-            )
-            values = tuple(value for value in values if value not in slow)
+        values, left = real_and_fast(name, values, technique.values[0], supports.get(name), (accelerates or {}).get(name))
+        notes += left
         for label, tied in tie(units, told.get("tie", "none"), spec.get("ties") or []).items():
             domain = domain_of(name, label, [technique.effective] * len(tied), tied, values)
             if domain is not None:
@@ -103,6 +95,19 @@ def build(
             "try a wider space"
         )
     return SearchSpace(tuple(domains + searched), fixed), notes
+
+
+def real_and_fast(name: str, values: tuple, identity: Any, allowed: tuple | None, fast: tuple | None) -> tuple[tuple[Any, ...], list[str]]:
+    """(the values of a technique that a runtime makes real and, where ``fast`` is told, faster; notes on the others). The first value stays."""
+    dropped = [] if allowed is None else [value for value in values if format_of(value) not in allowed]
+    kept = tuple(value for value in values if value not in dropped)
+    slow = [] if fast is None else [value for value in kept[1:] if format_of(value) not in (identity, *fast)]
+    whys = {
+        "the runtime has no such kernels": dropped,
+        "time is the only cost that counts and the runtime is no faster with it (objective size_bytes keeps it)": slow,
+    }
+    notes = [f"{name}: {', '.join(map(str, left))} left out: {why}" for why, left in whys.items() if left]
+    return tuple(value for value in kept if value not in slow), notes
 
 
 def knob_domains(name: str, technique: Any, structure: Structure, values: Mapping[str, list]) -> list[Domain]:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoslim.heads import additive, split, unfuse
+from autoslim.heads import Attending, unfuse
 
 #: what query, key and value are called in nn.MultiheadAttention where their widths differ
 APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -16,7 +15,7 @@ PARTS = ("q_proj", "k_proj", "v_proj")
 TURNED = "was_turned"
 
 
-class Attention(nn.Module):
+class Attention(Attending, nn.Module):
     """nn.MultiheadAttention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2) with a linear layer each for query, key, value
     and output; the width of a head is what the layers give, by the number of heads."""
 
@@ -34,38 +33,8 @@ class Attention(nn.Module):
             setattr(self, name, linear(weight, bias))
         self.out_proj = linear(given.out_proj.weight, given.out_proj.bias)
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None = None,
-        need_weights: bool = True,
-        attn_mask: Tensor | None = None,
-        average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As nn.MultiheadAttention.forward; (batch, positions, width) if batch_first, else (positions, batch, width)."""
-        given = [x.unsqueeze(0) if query.dim() == 2 else x if self.batch_first else x.transpose(0, 1) for x in (query, key, value)]
-        q, k, v = (split(getattr(self, name)(x), self.num_heads) for name, x in zip(PARTS, given, strict=True))
-        mask = additive(attn_mask, q)
-        if mask is not None and mask.dim() == 3:
-            mask = mask.unflatten(0, (q.shape[0], -1))
-        if key_padding_mask is not None:
-            padded = additive(key_padding_mask, q).view(q.shape[0], 1, 1, -1)
-            mask = padded if mask is None else mask + padded
-        weights = None
-        if need_weights:
-            scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-            weights = F.softmax(scores if mask is None else scores + mask, -1)
-            found = F.dropout(weights, self.dropout, self.training) @ v
-            weights = weights.mean(1) if average_attn_weights else weights
-        else:
-            found = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
-        output = self.out_proj(found.transpose(1, 2).flatten(2))
-        if query.dim() == 2:
-            return output.squeeze(0), None if weights is None else weights.squeeze(0)
-        return output if self.batch_first else output.transpose(0, 1), weights
+    def project(self, place: int, x: Tensor) -> Tensor:
+        return getattr(self, PARTS[place])(x)
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

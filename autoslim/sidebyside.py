@@ -15,8 +15,8 @@ from autoslim.task import Score, Task
 
 Predict = Callable[[Inputs], Any]
 Batches = Iterable[tuple[Inputs, Any]]
-#: samples of a level: at most, at least; seconds that all checks together may take
-MOST, FEWEST, SECONDS = 512, 32, 3.0
+#: samples of a level: at most, at least
+MOST, FEWEST = 512, 32
 #: sides of an image that are not sides of a table
 SMALLEST_SIDE = 8
 
@@ -53,8 +53,8 @@ def difference(base: Score, score: Score, sign: float) -> dict[str, Any]:
     return {"untouched": reference, "file": value, "drop": (reference - value) * sign, "low": low, "high": high}
 
 
-def affordable(run: Predict, inputs: Inputs, passes: int, seconds: float = SECONDS) -> int:
-    """How many samples one level may take of ``passes`` by both files, by the time of a batch."""
+def affordable(run: Predict, inputs: Inputs, passes: int, seconds: float) -> int:
+    """How many samples each of ``passes`` may take, by the time of a batch in ``run``, which runs both files."""
     run(inputs)
     begun = time.perf_counter()
     run(inputs)

@@ -82,11 +82,11 @@ class Verifier:
             "changes": changed,
         }
 
-    def check(self, file: str, untouched: str, seconds: float) -> dict[str, Any]:
+    def check(self, file: str, untouched: str, seconds: float, within: float) -> dict[str, Any]:
         """The checks of checks/ on one file, see Changes.checked, and {"kernels": which run as integers, see kernels.told}, None without a
         profiler or where none was meant to."""
         with self.machine.working():
-            found = self.changes.checked(Path(file), Path(untouched), seconds)
+            found = self.changes.checked(Path(file), Path(untouched), seconds, within)
             return {**found, "kernels": self.kernels(Path(file), Path(untouched))}
 
     def kernels(self, path: Path, untouched: Path) -> dict[str, Any] | None:

@@ -36,7 +36,17 @@ def main() -> int:
 def shown(name: str, out: Path, seed: str) -> int:
     """Search, print the recommended file's row, and say by the status whether it met both limits."""
     task, size = NETWORKS[name]
-    words = ["search", "--task", task, "--space", str(SPACE), "--objectives", "metric,size_bytes", "--budget-mb", f"{size / TIMES / 1e6:.6f}"]
+    words = [
+        "search",
+        "--task",
+        task,
+        "--space",
+        str(SPACE),
+        "--objectives",
+        "metric,size_bytes",
+        "--budget-mb",
+        f"{size / TIMES / 1e6:.6f}",
+    ]
     words += ["--max-drop", "1pp", "--trials", "14", "--seed", seed, "--quiet", "--out", str(out)]
     done = subprocess.run([sys.executable, "-m", "autoslim", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):

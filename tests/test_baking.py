@@ -45,39 +45,6 @@ def test_a_model_of_plain_weights_is_handed_back():
 
 # -- modules that keep their weights to themselves --------------------------------------------------------------------------
 
-MASKS = {
-    "none": {},
-    "no weights": {"need_weights": False},
-    "padding": {"key_padding_mask": torch.tensor([[False] * 4 + [True] * 2, [False] * 6])},
-    "causal": {"attn_mask": nn.Transformer.generate_square_subsequent_mask(6), "need_weights": False},
-    "boolean": {"attn_mask": torch.ones(6, 6).triu(1).bool(), "average_attn_weights": False},
-    "per head": {"attn_mask": torch.randn(8, 6, 6)},
-}
-
-
-@pytest.mark.parametrize("masks", MASKS)
-@pytest.mark.parametrize("batch_first", [True, False])
-def test_separate_attention_is_pytorchs(masks, batch_first):
-    torch.manual_seed(0)
-    original = nn.MultiheadAttention(16, 4, batch_first=batch_first).eval()
-    nn.init.normal_(original.in_proj_bias)
-    x = torch.randn(2, 6, 16) if batch_first else torch.randn(6, 2, 16)
-    with torch.no_grad():
-        got, expected = (one(x, x, x, **MASKS[masks]) for one in (separate.Attention(original), original))
-    torch.testing.assert_close(got[0], expected[0], rtol=1e-4, atol=1e-5)
-    assert (got[1] is None) == (expected[1] is None)
-    if got[1] is not None:
-        torch.testing.assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
-
-
-def test_separate_attention_takes_other_keys_and_no_batch():
-    torch.manual_seed(0)
-    original = nn.MultiheadAttention(16, 4, kdim=10, vdim=12, bias=False, batch_first=True).eval()
-    query, key, value = torch.randn(5, 16), torch.randn(7, 10), torch.randn(7, 12)
-    with torch.no_grad():
-        for one, other in zip(separate.Attention(original)(query, key, value), original(query, key, value), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-
 
 def families():
     transformers = pytest.importorskip("transformers")

@@ -231,7 +231,7 @@ def test_what_raises_is_told_and_the_others_go_on(pictures):
 
 
 def test_checks_stop_when_the_time_is_over(pictures):
-    found = compare(task_of(pictures), halves, halves).checked(Path("file"), Path("base"), seconds=-1)
+    found = compare(task_of(pictures), halves, halves).checked(Path("file"), Path("base"), within=-1)
     assert found["checks"] == []
     assert found["not_measured"] == [
         f"{title}: the time for checks was used up" for title in ("Blur", "Gaussian noise", "Saliency agreement", "Shift")
@@ -283,14 +283,14 @@ class Study:
 
 
 def examined(rows, monkeypatch, tmp_path, until=None, times=1):
-    """[(file, seconds)] that were asked for, where ``b`` is recommended."""
+    """[(file, seconds, seconds in which checks are begun)] that were asked for, where ``b`` is recommended."""
     asked = []
 
     class Worker:
         def ask(self, verb, payload):
             assert verb == "check"
             assert payload["untouched"] == str(tmp_path / "base.onnx")
-            asked.append((Path(payload["file"]).stem, payload["seconds"]))
+            asked.append((Path(payload["file"]).stem, payload["seconds"], payload["within"]))
             return {"checks": [], "not_measured": []}
 
     monkeypatch.setattr(examining.tables, "best", lambda rows, context: {"key": "b"})
@@ -306,13 +306,13 @@ def rows_of(*keys):
 def test_all_files_are_checked_once_the_recommended_one_first_and_longest(monkeypatch, tmp_path):
     rows = rows_of("base", "a", "b", "c")
     asked = examined(rows, monkeypatch, tmp_path, times=2)
-    assert asked == [("b", examining.SECONDS), ("a", examining.OTHERS), ("c", examining.OTHERS)]
+    assert asked == [(key, seconds, 4.0) for key, seconds in (("b", 4.0), ("a", 0.5), ("c", 0.5))]
     assert [("checks" in row["changes"]) for row in rows] == [False, True, True, True]
 
 
 def test_when_the_time_is_over_only_the_recommended_file_is_checked(monkeypatch, tmp_path):
     rows = rows_of("base", "a", "b", "c")
-    assert examined(rows, monkeypatch, tmp_path, until=0.0) == [("b", examining.LATE)]
+    assert examined(rows, monkeypatch, tmp_path, until=0.0) == [("b", 0.5, 0.5)]
     assert [("checks" in row["changes"]) for row in rows] == [False, False, True, False]
 
 

@@ -125,14 +125,7 @@ def test_every_technique_that_applies_goes_through_export_and_the_file_agrees(ar
     tried = {step.technique for step in recipe.steps}
     assert tried >= {"bits", "channels", *COSTLY}
     draft = compress(model, recipe, [IMAGE], structure=structure)
-    runtime = plugins.load("runtimes", "onnxruntime_cpu")
-    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
-    runtime.export(draft, IMAGE, [IMAGE], base)
-    with torch.no_grad():
-        expected = call(draft.model, IMAGE)
-    assert distance(runtime.open(base, 1).run(IMAGE), expected) < 1e-3
-    runtime.finish(draft, base, [IMAGE], path)
-    assert distance(runtime.open(path, 1).run(IMAGE), expected) < 0.25
+    base, path = zoo.ship_and_compare(draft, IMAGE, tmp_path)
     assert path.stat().st_size < base.stat().st_size
 
 

@@ -1,5 +1,7 @@
 """Every family of small networks: what structural techniques reach, that they really shrink it, and that counts are true."""
 
+import copy
+
 import pytest
 import torch
 import zoo
@@ -9,7 +11,7 @@ from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from autoslim import coverage, heads, layers, plugins
+from autoslim import coverage, heads, layers, plugins, separate
 from autoslim.baking import baked
 from autoslim.engine import compress
 from autoslim.inputs import call, distance
@@ -120,7 +122,9 @@ def test_what_is_left_alone_has_a_reason_that_people_can_read(network):
 def test_what_a_technique_leaves_alone_is_named_with_the_reason(network):
     """Units and what is named are all layers with weights."""
     _, _, _, _, structure = network
-    techniques = {name: plugins.load("techniques", name) for name in coverage.BY_WEIGHTS}
+    techniques = {name: plugins.load("techniques", name) for name in plugins.names("techniques")}
+    techniques = {name: technique for name, technique in techniques.items() if getattr(technique, "by_weights", False)}
+    assert {"sparsity", "gradual", "regularised", "rank", "codebook", "qat", "bits"} <= set(techniques)
     report = coverage.report(structure, techniques)
     for name, technique in techniques.items():
         touched = {layer for unit in technique.units(structure).values() for layer in unit.layers}
@@ -166,33 +170,38 @@ MASKS = {
 }
 
 
+def slim(original):
+    """PyTorch's attention as it is after heads were removed, here none."""
+    made = copy.deepcopy(original)
+    heads.keep(made, torch.arange(original.num_heads))
+    return made
+
+
+@pytest.mark.parametrize("form", [slim, separate.Attention])
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_slim_attention_with_all_heads_is_multihead_attention(masks, batch_first):
+def test_attention_with_all_heads_is_pytorchs(form, masks, batch_first):
     torch.manual_seed(0)
     original = torch.nn.MultiheadAttention(16, 4, batch_first=batch_first).eval()
     torch.nn.init.normal_(original.in_proj_bias)
     x = torch.randn(2, 6, 16) if batch_first else torch.randn(6, 2, 16)
     with torch.no_grad():
-        expected = original(x, x, x, **MASKS[masks])
-        heads.keep(original, torch.arange(4))
-        got = original(x, x, x, **MASKS[masks])
+        got, expected = (one(x, x, x, **MASKS[masks]) for one in (form(original), original))
     torch.testing.assert_close(got[0], expected[0], rtol=1e-4, atol=1e-5)
     assert (got[1] is None) == (expected[1] is None)
     if got[1] is not None:
         torch.testing.assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
 
 
-def test_slim_attention_takes_other_keys_and_no_batch():
+@pytest.mark.parametrize("form", [slim, separate.Attention])
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_takes_other_keys_and_no_batch(form, bias):
     torch.manual_seed(0)
-    original = torch.nn.MultiheadAttention(16, 4, kdim=10, vdim=12, batch_first=True).eval()
+    original = torch.nn.MultiheadAttention(16, 4, kdim=10, vdim=12, bias=bias, batch_first=True).eval()
     query, key, value = torch.randn(5, 16), torch.randn(7, 10), torch.randn(7, 12)
     with torch.no_grad():
-        expected = original(query, key, value)
-        heads.keep(original, torch.arange(4))
-        got = original(query, key, value)
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        for one, other in zip(form(original)(query, key, value), original(query, key, value), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shift", [[0, 0], [2, 2], [2, 0], [0, 1]])

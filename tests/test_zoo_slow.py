@@ -9,7 +9,7 @@ from autoslim import coverage, plugins
 from autoslim.baking import baked
 from autoslim.engine import compress
 from autoslim.errors import ExportFailed
-from autoslim.inputs import call, distance, tensors
+from autoslim.inputs import call, tensors
 from autoslim.layers import count
 from autoslim.recipe import Recipe, Step
 
@@ -91,14 +91,7 @@ def test_report_techniques_export_and_parity(name, tmp_path):
         applied.append(technique)
     assert {"sparsity", "gradual", "regularised", "bits", "qat"} <= set(applied)
     draft = compress(model, recipe_of(structure, "channels", "heads", "bits"), [example], structure=structure)
-    runtime = plugins.load("runtimes", "onnxruntime_cpu")
-    base, path = tmp_path / "base.onnx", tmp_path / "model.onnx"
-    runtime.export(draft, example, [example], base)
-    with torch.no_grad():
-        expected = call(draft.model, example)
-    assert distance(runtime.open(base, 1).run(example), expected) < 1e-3
-    runtime.finish(draft, base, [example], path)
-    assert distance(runtime.open(path, 1).run(example), expected) < 0.25, "random weights have no margin, but are no noise either"
+    zoo.ship_and_compare(draft, example, tmp_path)
 
 
 def test_control_flow_on_the_data_is_told_in_one_line(tmp_path):

@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from networks import noise
 from torch import nn
 
+from autoslim import plugins
+from autoslim.inputs import call, distance
+
 
 class Classifier(nn.Module):
     """Word numbers -> embedding -> recurrent layer -> classes."""
@@ -344,6 +347,20 @@ SMALL = {
     "gpt2": (gpt2, TOKENS, 0.9),
     "wav2vec2": (wav2vec2, noise(1, 1600), 0.9),
 }
+
+
+def ship_and_compare(draft, example, folder):
+    """Ships a draft, in float and with its bits: what ONNX Runtime makes of both files is what the draft's model makes. Returns both."""
+    runtime = plugins.load("runtimes", "onnxruntime_cpu")
+    base, path = folder / "base.onnx", folder / "model.onnx"
+    runtime.export(draft, example, [example], base)
+    with torch.no_grad():
+        expected = call(draft.model, example)
+    assert distance(runtime.open(base, 1).run(example), expected) < 1e-3
+    runtime.finish(draft, base, [example], path)
+    assert distance(runtime.open(path, 1).run(example), expected) < 0.25, "random weights have no margin, but are no noise either"
+    return base, path
+
 
 #: technique -> a value that changes something, on any unit
 VALUES = {

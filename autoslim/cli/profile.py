@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -69,14 +70,7 @@ def profile(
         typer.echo(f"left alone: {name}: {why}")
     for technique, row in found["coverage"]["techniques"].items():
         if row["not_reached"]:
-            whys = Counter(row["not_reached"].values())
-            first = {why: name for name, why in reversed(row["not_reached"].items())}
-            told = [f"{first[why]}{f' and {count - 1} more' if count > 1 else ''}: {why}" for why, count in whys.most_common(MOST_TOLD)]
-            typer.echo(
-                f"{technique} leaves alone: "
-                + "; ".join(told)
-                + (f"; {len(whys) - MOST_TOLD} more reasons (--json)" if len(whys) > MOST_TOLD else "")
-            )
+            typer.echo(f"{technique} leaves alone: {reasons(row['not_reached'])}")
     for names in found["coverage"]["tied"]:
         typer.echo(f"tied: {' = '.join(names)}")
     for note in found["coverage"]["not_counted"]:
@@ -93,3 +87,10 @@ def profile(
     for row in found["layers"]:
         typer.echo(f"  {row['ms']:8.4f} ms {row['share']:6.1%}  {row['layer']} ({row['op']})")
     return 0
+
+
+def reasons(left: Mapping[str, str]) -> str:
+    """Layers and why they are left alone: of each reason the first layer and how many more, the most frequent reasons first."""
+    whys, first = Counter(left.values()), {why: name for name, why in reversed(left.items())}
+    told = [f"{first[why]}{f' and {count - 1} more' if count > 1 else ''}: {why}" for why, count in whys.most_common(MOST_TOLD)]
+    return "; ".join([*told, *([f"{len(whys) - MOST_TOLD} more reasons (--json)"] if len(whys) > MOST_TOLD else [])])

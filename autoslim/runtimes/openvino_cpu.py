@@ -15,6 +15,7 @@ from autoslim.errors import ExportFailed, Untreatable
 from autoslim.formats import parse
 from autoslim.inputs import Inputs
 from autoslim.interfaces import BYTES_ALONE
+from autoslim.kernels import inside
 
 #: where onnxruntime_cpu, which writes the files, keeps the form of outputs and a fixed batch; and this member what float kernels compute in
 OUTPUTS, BATCH, PRECISION = "autoslim.outputs", "autoslim.batch", "autoslim.precision"
@@ -69,10 +70,6 @@ def mark(path: Path, draft: Draft, brain: Sequence[str]) -> list[str]:
     onnx.save(model, str(path))
     others = [name for name, layer in draft.structure.layers.items() if layer.params and not any(inside(name, one) for one in draft.bits)]
     return [f"bits: {', '.join(others[:8])} compute in {BRAIN} too: openvino_cpu has one precision for all float layers"] if others else []
-
-
-def inside(name: str, unit: str) -> bool:
-    return name == unit or name.startswith(f"{unit}.")
 
 
 class OpenvinoSession:

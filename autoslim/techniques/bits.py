@@ -21,6 +21,7 @@ class Member:
     """Bit-width of weights and activations; see the module."""
 
     order = 60
+    by_weights = True
     values = (formats.FLOAT, 8)
 
     def units(self, structure: Structure) -> dict[str, Unit]:

@@ -37,6 +37,7 @@ class Member:
     """Weights from a codebook; see the module."""
 
     order = 55
+    by_weights = True
     values = (FLOAT, 6, 4, 3, 2)
 
     def __init__(self, levels: str = "kmeans", per: str | int = "tensor") -> None:

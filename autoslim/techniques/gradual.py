@@ -31,6 +31,7 @@ class Member:
     """Gradual and dynamic magnitude sparsity; see the module."""
 
     order = 52
+    by_weights = True
     values = (0.0, 0.75, 0.9)
 
     def units(self, structure: Structure) -> dict[str, Unit]:

@@ -39,6 +39,7 @@ class Member:
     """Quantisation-aware training; see the module."""
 
     order = 58
+    by_weights = True
     values = (formats.FLOAT, "w4a8")
 
     def units(self, structure: Structure) -> dict[str, Unit]:

@@ -42,6 +42,7 @@ class Member:
     """Low-rank factorisation; see the module."""
 
     order = 40
+    by_weights = True
     values = (1.0, 0.5, 0.25)
 
     def __init__(self, method: str = "auto", by: str = "share", scope: str = "layer") -> None:

@@ -36,6 +36,7 @@ class Member:
     """L1 and group-lasso training before the cut; see the module."""
 
     order = 22
+    by_weights = True
     values = (0.0, 0.1, 1.0)
 
     def units(self, structure: Structure) -> dict[str, Unit]:

@@ -40,6 +40,7 @@ class Member:
     """Sparse weights; see the module."""
 
     order = 50
+    by_weights = True
     values = (0.0, 0.5, 0.75, 0.9)
 
     def __init__(self, criterion: str = "magnitude", pattern: str = "", scope: str = "layer") -> None:
