@@ -506,7 +506,9 @@ def test_a_layer_that_the_graph_does_not_show_is_named(nets, tmp_path):
 # -- values ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [*formats.NAMES, {"format": 8, "ranges": "mse"}, {"format": 8, "ranges": "dynamic"}, {"format": "w4", "rounding": "adaround"}])
+@pytest.mark.parametrize(
+    "value", [*formats.NAMES, {"format": 8, "ranges": "mse"}, {"format": 8, "ranges": "dynamic"}, {"format": "w4", "rounding": "adaround"}]
+)
 def test_every_format_is_effective_once_and_survives_json(value):
     member = plugins.load("techniques", "bits")
     unit = type("Unit", (), {"name": "a"})()
