@@ -22,9 +22,12 @@ NAMES: dict[Any, tuple[int, int]] = {
 }
 #: those whose weights are stored as floats
 FLOATING = (32, 16, "bf16")
+#: activations whose range is found anew at every run, and with what: bytes of weights, and ONNX's DynamicQuantizeLinear, which is affine
+DYNAMIC = "dynamic"
+WITH_DYNAMIC: dict[str, tuple[Any, ...]] = {"format": (8,), "zero": ("affine",), "equalise": ("auto", "never")}
 #: {knob: allowed values, the default first}
 KNOBS: dict[str, tuple[Any, ...]] = {
-    "ranges": ("measured", "minmax", "percentile", "mse", "entropy"),
+    "ranges": ("measured", "minmax", "percentile", "mse", "entropy", DYNAMIC),
     "zero": ("affine", "symmetric"),
     "per": ("channel", "tensor"),
     "rounding": ("auto", "nearest", "gptq", "adaround"),
@@ -52,7 +55,8 @@ GRU_FROM = 512
 class Format:
     """``stored``: bits per weight in the file. ``activations``: bits that the kernel reads, 32 for float.
 
-    ``ranges``: how the range of integer activations is found. ``zero``: whether 0 may lie anywhere in it or in its middle; behind a ReLU it is
+    ``ranges``: how the range of integer activations is found; "dynamic": anew at every run, of products of matrices alone, without an
+    equaliser (static convolutions beside them). ``zero``: whether 0 may lie anywhere in it or in its middle; behind a ReLU it is
     the lowest value either way. ``per``: whether a weight has a step for each output (below eight bits for each block of inputs) or one. ``rounding``: how weights become integers. ``equalise``: whether
     scales move between a layer's inputs and its weights. ``bias``: whether it takes up the mean error of the outputs. ``fallback``:
     whether a layer that loses much as integers computes in float, its weights stored as narrow as told, and whether one with few weights per
@@ -74,6 +78,11 @@ class Format:
     def integer(self) -> bool:
         """Whether the layer computes in integers, for which there are kernels of eight bits."""
         return self.activations <= 8
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the range of activations is found anew at every run, where there are kernels for it: in products of matrices."""
+        return self.integer and self.ranges == DYNAMIC
 
     @property
     def whole(self) -> bool:
@@ -106,6 +115,10 @@ def parse(value: Any) -> Format:
         if knob not in KNOBS or choice not in KNOBS[knob]:
             known = "; ".join(f"{key}: " + ", ".join(choices) for key, choices in KNOBS.items())
             raise ValueError(f"got {knob}={choice!r}, allowed: {known}")
+    for knob, choices in WITH_DYNAMIC.items() if told.get("ranges") == DYNAMIC else ():
+        choice = (told | {"format": name}).get(knob, choices[0])
+        if choice not in choices:
+            raise ValueError(f"got {knob}={choice!r} with ranges={DYNAMIC!r}, allowed with it: {', '.join(map(str, choices))}")
     return Format(name, *NAMES[name], **told)
 
 

@@ -1,7 +1,7 @@
-"""The bits of a draft into an ONNX graph: integer kernels, dynamic recurrent layers, tables of bytes, narrow storage.
+"""The bits of a draft into an ONNX graph: integer kernels, dynamic linear and recurrent layers, tables of bytes, narrow storage.
 
 Static ranges and weights come from calibration inputs: :mod:`calibration` looks, :mod:`choosing` decides by the error of each
-layer's outputs, :mod:`rounding` makes integers, :mod:`onnx_qdq` and :mod:`onnx_storage` write.
+layer's outputs, :mod:`rounding` makes integers, :mod:`onnx_qdq`, :mod:`onnx_dynamic` and :mod:`onnx_storage` write.
 """
 
 import json
@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from autoslim import equalising, onnx_qdq, onnx_recurrent, onnx_storage
+from autoslim import equalising, onnx_dynamic, onnx_qdq, onnx_recurrent, onnx_storage
 from autoslim.calibration import Feed, Seen, observe
-from autoslim.choosing import Choice, Reader, choose, choose_alone, judged, product
+from autoslim.choosing import Choice, Reader, choose, choose_alone, everything, judged, product
 from autoslim.engine import Draft
-from autoslim.formats import FEW_ROWS, TABLE_BLOCK, Format, kept, kept_table
+from autoslim.formats import FEW_ROWS, KNOBS, TABLE_BLOCK, Format, kept, kept_table
 from autoslim.onnx_graph import Graph
 from autoslim.onnx_layers import MATRICES, RECURRENT, TABLES, Site, sites
 from autoslim.onnx_qdq import Weight
@@ -31,6 +31,8 @@ META = "autoslim.bits"
 FELL = "autoslim.fell"
 #: what a note says of layers with few weights
 FEW = "bits: {} have few weights per output and are stored in 8 bits; fallback: never insists"
+#: and of convolutions that were asked to find their ranges at every run
+STATIC = "bits: {}: ranges of a convolution's inputs are found in calibration; at every run (ConvInteger) it would be slower than float"
 #: relative error of outputs above which a layer computes in float
 LOUD = 0.05
 #: operator set in which four-bit integers exist
@@ -69,17 +71,18 @@ class Writer:
 
     def __init__(self, graph: Graph, found: Sequence[Site], feeds: Sequence[Feed]) -> None:
         self.graph, self.notes, self.feeds = graph, [], feeds
-        found = self.widened(found)
+        found = self.settled(self.widened(found))
         self.matrices = [site for site in found if site.op in MATRICES]
         self.recurrent = [site for site in found if site.op in RECURRENT]
         self.tables = [site for site in found if site.op in TABLES]
         self.scale: dict[str, np.ndarray] = {}
         self.fell: dict[str, float] = {}
-        self.inside = onnx_qdq.joined(graph, [site for site in self.matrices if site.format.integer])
+        self.inside = onnx_qdq.joined(graph, [site for site in self.matrices if site.format.integer and not site.format.dynamic])
         self.seen = self.look(feeds)
         self.now = dict(self.seen)
         few = [site.node.name for site in self.matrices if self.in_blocks(site)]
-        self.bytes = [site for site in self.matrices if site.format.integer and site.node.name not in few]
+        integer = [site for site in self.matrices if site.format.integer and site.node.name not in few]
+        self.bytes, self.live = ([site for site in integer if site.format.dynamic == told] for told in (False, True))
         self.blocks = [site for site in self.matrices if site.node.name in few]
         self.floats = [site for site in self.matrices if not site.format.integer]
         if few:
@@ -111,6 +114,17 @@ class Writer:
             self.notes.append(FEW.format(", ".join(few)))
         return [replace(site, format=kept(site.format, *self.inputs(site))) if site.op in MATRICES else site for site in found]
 
+    def settled(self, found: Sequence[Site]) -> list[Site]:
+        """The sites, convolutions with ranges from calibration in the place of ranges found at every run; a note names them."""
+        asked = [site.op == "Conv" and site.format.dynamic for site in found]
+        if any(asked):
+            layers = dict.fromkeys(site.layer for site, told in zip(found, asked, strict=True) if told)
+            self.notes.append(STATIC.format(", ".join(layers)))
+        static = KNOBS["ranges"][0]
+        return [
+            replace(site, format=replace(site.format, ranges=static)) if told else site for site, told in zip(found, asked, strict=True)
+        ]
+
     def inputs(self, site: Site) -> list[int]:
         """Weights per output of each of a layer's matrices; of a table none."""
         if site.op in RECURRENT:
@@ -127,10 +141,12 @@ class Writer:
     def write(self) -> list[str]:
         """Change the graph in place, layer by layer as decided; returns notes, a line each, on layers that got something else than they
         were asked for."""
-        ranges = self.decide()
+        ranges, spans = self.decide(), self.judge()
         replay = self.replay()
         weights = {site.node.name: self.weight(site, ranges) for site in self.bytes}
+        live = {site.node.name: self.weight(site, spans) for site in self.live}
         onnx_qdq.insert(self.graph, self.bytes, self.inside, ranges, weights)
+        onnx_dynamic.insert(self.graph, self.live, live)
         for site in self.blocks:
             integer, steps = self.narrow(site, onnx_storage.BLOCK)
             onnx_storage.blocks(self.graph, site.node, integer, steps, onnx_qdq.unique(self.graph, site.weight, site.node))
@@ -180,13 +196,13 @@ class Writer:
 
     def decide(self) -> dict[str, Range]:
         """The range of every tensor of bytes; equalisers are written on the way. Layers that lose too much leave the integers first."""
-        groups = self.groups()
+        groups = by_tensor(self.bytes)
         choices = {tensor: self.choose(tensor, group) for tensor, group in groups.items()}
         fell = [tensor for tensor, group in groups.items() if self.left_out(choices[tensor], group)]
         if fell:
             self.inside = onnx_qdq.joined(self.graph, self.bytes)
         form = self.bytes[0].format if self.bytes else None
-        groups, found = self.groups(), {}
+        groups, found = by_tensor(self.bytes), {}
         for tensor in onnx_qdq.byte_tensors(self.graph, self.inside):
             if tensor in groups:
                 found[self.place(tensor, groups[tensor], choices[tensor])] = choices[tensor].range
@@ -194,12 +210,16 @@ class Writer:
                 found[tensor] = choose_alone(self.seen[tensor], form)
         return found
 
-    def groups(self) -> dict[str, list[Site]]:
-        """{tensor: the integer layers that read it}."""
-        readers: dict[str, list[Site]] = {}
-        for site in self.bytes:
-            readers.setdefault(site.data, []).append(site)
-        return readers
+    def judge(self) -> dict[str, Range]:
+        """{tensor: its range on all calibration inputs, the widest that it has in a run of them} of those whose range is found at every run; of layers
+        that lose too much even so none. Of a tensor that was not looked at, as there are no calibration inputs, nothing is known."""
+        found = {}
+        for tensor, group in by_tensor(self.live).items():
+            if tensor in self.seen:
+                choice = everything(self.seen[tensor], self.readers(tensor, group))
+                self.left_out(choice, group)
+                found[tensor] = choice.range
+        return found
 
     def left_out(self, choice: Choice, group: Sequence[Site]) -> bool:
         """Whether layers were moved to those that compute in float, as their outputs would be too far off as integers."""
@@ -210,7 +230,7 @@ class Writer:
             self.notes.append(f"bits: {', '.join(layers)}: outputs differ by {choice.error:.0%} of their energy as integers")
             return False
         names = {site.node.name for site in own}
-        self.bytes = [site for site in self.bytes if site.node.name not in names]
+        self.bytes, self.live = ([site for site in group if site.node.name not in names] for group in (self.bytes, self.live))
         self.floats += [replace(site, format=site.format.in_float()) for site in own]
         self.fell |= {site.layer: round(choice.error, 4) for site in own}
         told = ", ".join(sorted({site.layer for site in own}))
@@ -223,10 +243,15 @@ class Writer:
     def choose(self, tensor: str, group: Sequence[Site]) -> Choice:
         """The choice for a tensor that ``group`` reads."""
         seen, only = self.seen[tensor], all(site.node.name in self.inside for site in group)
-        told = [Reader(site, site.matrices(self.graph.array(site.weight)), seen.rows_of(site.geometry)) for site in group]
+        told = self.readers(tensor, group)
         alone = all(len(self.graph.readers[site.weight]) == 1 for site in group) and only
         foldable = alone and equalising.foldable(self.graph, tensor, group) is not None
         return choose(seen, told, foldable, alone and not any(site.geometry for site in group))
+
+    def readers(self, tensor: str, group: Sequence[Site]) -> list[Reader]:
+        """The sites that read a tensor with their weights and the rows that they read."""
+        seen = self.seen[tensor]
+        return [Reader(site, site.matrices(self.graph.array(site.weight)), seen.rows_of(site.geometry)) for site in group]
 
     def place(self, tensor: str, group: Sequence[Site], choice: Choice) -> str:
         """The tensor that becomes bytes, once its scale, if it has one, is written."""
@@ -241,12 +266,14 @@ class Writer:
         return equalising.insert(self.graph, tensor, group, choice.scale)
 
     def weight(self, site: Site, ranges: Mapping[str, Range]) -> Weight:
-        """The weight of a site as integers with a step per output."""
+        """The weight of a site as integers with a step per output, and what its bias takes up where the range of its inputs is known."""
         value = self.graph.array(site.weight)
         inputs = site.matrices(value).shape[2]
         integer, steps = self.narrow(site, inputs)
         whole = site.stored(integer.reshape(site.groups, -1, inputs), value.shape)
-        shift = self.shift(site, ranges[site.data], integer * steps) if site.bias and site.format.bias == "corrected" else None
+        shared = site.format.dynamic and any(len(self.graph.readers[name]) > 1 for name in (site.bias, site.weight) if name)
+        corrected = site.bias and site.format.bias == "corrected" and site.data in ranges and not shared
+        shift = self.shift(site, ranges[site.data], integer * steps) if corrected else None
         return Weight(np.ascontiguousarray(whole), steps[:, 0], site.format.stored, shift)
 
     def shift(self, site: Site, pair: Range, coded: np.ndarray) -> np.ndarray:
@@ -403,6 +430,14 @@ class Writer:
         onnx_storage.whole(self.graph, name, site.node, integer, steps, bits, False, bits == 16)
         if replay is not None:
             replay.replace(name, integer * spread(steps, flat.shape[1]))
+
+
+def by_tensor(sites: Sequence[Site]) -> dict[str, list[Site]]:
+    """{tensor: the sites that read it}."""
+    found: dict[str, list[Site]] = {}
+    for site in sites:
+        found.setdefault(site.data, []).append(site)
+    return found
 
 
 def in_stages(tensors: Sequence[str]) -> dict[str, list[str]]:

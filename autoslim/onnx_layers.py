@@ -130,7 +130,7 @@ def layer_of(node: onnx.NodeProto, graph: Graph, wanted: Mapping[str, str]) -> s
 
 def width(graph: Graph, node: onnx.NodeProto) -> tuple[int, int] | None:
     """(output channels, input channels) of a node with a weight, through the nodes that widen it; None for others."""
-    if node.op_type not in MATRICES or (node.op_type == "Conv" and attribute(node, "group", 1) != 1):
+    if node.op_type not in (*MATRICES, "MatMulInteger") or (node.op_type == "Conv" and attribute(node, "group", 1) != 1):
         return None
     name = node.input[1]
     while name not in graph.constants and name in graph.made_by and graph.made_by[name].op_type in ("DequantizeLinear", "Cast"):
@@ -138,5 +138,5 @@ def width(graph: Graph, node: onnx.NodeProto) -> tuple[int, int] | None:
     dims = list(graph.constants[name].dims) if name in graph.constants else []
     if len(dims) < 2:
         return None
-    turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+    turned = node.op_type in ("MatMul", "MatMulInteger") or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
     return (dims[1], dims[0]) if turned else (dims[0], dims[1])

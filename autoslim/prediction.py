@@ -46,10 +46,13 @@ def predict(draft: Draft) -> Prediction:
 
 
 def again_bytes(draft: Draft, model: nn.Module, layers: Mapping[str, Layer]) -> int:
-    """Bytes of the biases of integer layers that run several times: their steps are those of what is read, so each run has its own."""
+    """Bytes of the biases of integer layers that run several times: their steps are those of what is read, so each run has its own. A linear layer
+    whose range is found at every run adds one bias as floats."""
     told = [(full, parse(value)) for layer, value in draft.bits.items() for full in places(draft, layer)]
     biases = {full: getattr(model.get_submodule(full), "bias", None) for full, form in told if form.integer and full in layers}
-    return sum(4 * bias.numel() * (layers[full].calls - 1) for full, bias in biases.items() if isinstance(bias, Tensor))
+    floats = {full for full, form in told if form.dynamic and isinstance(model.get_submodule(full), nn.Linear)}
+    own = {full: bias for full, bias in biases.items() if isinstance(bias, Tensor) and full not in floats}
+    return sum(4 * bias.numel() * (layers[full].calls - 1) for full, bias in own.items())
 
 
 def narrow_bytes(draft: Draft, model: nn.Module) -> dict[str, int]:

@@ -374,6 +374,123 @@ def test_a_wide_gru_computes_with_integer_products(both, state, tmp_path, monkey
     )
 
 
+# -- ranges found at every run -----------------------------------------------------------------------------------------------
+
+
+LIVE = {"format": 8, "ranges": "dynamic"}
+
+
+class Projections(nn.Module):
+    """Two linear layers that read one tensor, one of them without a bias, and one that reads another."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.out = nn.Linear(32, 24), nn.Linear(32, 24, bias=False), nn.Linear(24, 16)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.left(x) * self.right(x)))
+
+
+@pytest.fixture(scope="module")
+def projections(tmp_path_factory):
+    """(model, inputs, structure, float file)."""
+    model, base = seeded(Projections), tmp_path_factory.mktemp("projections") / "float.onnx"
+    structure = coverage.analyse(model, sequences(1))
+    plugins.load("runtimes", RUNTIME).export(Draft(model, structure, sequences(1)), sequences(1), [], base)
+    return model, sequences, structure, base
+
+
+def test_linear_layers_find_their_range_at_every_run_and_share_the_bytes_of_one_tensor(projections, tmp_path, capsys):
+    path, notes, got, want = shipped(projections, LIVE, tmp_path)
+    written = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert (written["DynamicQuantizeLinear"], written["MatMulInteger"]) == (2, 3), "left and right read one tensor"
+    run = optimised(path, tmp_path)
+    assert (run["DynamicQuantizeLinear"], run["MatMulIntegerToFloat"], run["DynamicQuantizeMatMul"]) == (1, 2, 1)
+    assert not {"MatMul", "Gemm", "MatMulInteger", "Cast"} & set(run)
+    assert run["Mul"] == 1, "the network's own"
+    assert 1e-8 < off(got, want) < 0.002
+    assert notes == ()
+    steps = [value for name, value in constants(path).items() if name.endswith("_scale")]
+    assert sorted(len(value) for value in steps) == [16, 24, 24], "a step per output of each weight, none of activations"
+
+    from autoslim.cli.main import call as run_command
+
+    assert run_command(["why", str(path), "--json"], False) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["meant"] == told["integer"] == ["left", "out", "right"]
+    assert [one for one in told["findings"] if one["kind"] == "float"] == []
+
+
+def test_a_range_found_at_every_run_against_its_definition(tmp_path):
+    """DynamicQuantizeLinear of the ONNX standard and the product of integers, by hand, for a batch and for ten times its values."""
+    path, _, _, _, (layer, x) = single(tmp_path, LIVE | {"bias": "plain"})
+    assert optimised(path, tmp_path)["DynamicQuantizeMatMul"] == 1
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    steps = np.abs(weight).max(1) / np.float32(127)
+    for rows in (x.numpy(), 10 * x.numpy(), x.numpy()[:1] + 5):
+        low, high = min(rows.min(), 0), max(rows.max(), 0)
+        step = np.float32((high - low) / 255)
+        zero = np.rint(-low / step)
+        integers = np.clip(np.rint(rows / step) + zero, 0, 255) - zero
+        expected = integers @ np.rint(weight / steps[:, None]).T * (step * steps) + bias
+        got = plugins.load("runtimes", RUNTIME).open(path, 1).run(torch.from_numpy(rows)).numpy()
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_range_found_at_every_run_fits_inputs_that_calibration_did_not_show(tmp_path):
+    errors = {}
+    for name in ("minmax", "dynamic"):
+        path, _, got, want, (layer, x) = single(tmp_path, {"format": 8, "ranges": name})
+        with torch.no_grad():
+            errors[name] = off(got, want), off(plugins.load("runtimes", RUNTIME).open(path, 1).run(10 * x), layer(10 * x))
+    assert errors["dynamic"][0] < 2 * errors["minmax"][0], "it costs nothing on inputs like those of calibration"
+    assert errors["dynamic"][1] < 0.002 < 0.1 < errors["minmax"][1]
+
+
+def test_a_range_found_at_every_run_needs_no_calibration_inputs(projections, tmp_path):
+    model, inputs, structure, base = projections
+    runtime, path = plugins.load("runtimes", RUNTIME), tmp_path / "model.onnx"
+    assert runtime.finish(Draft(model, structure, inputs(1), bits=dict.fromkeys(("left", "right", "out"), LIVE)), base, [], path) == ()
+    with torch.no_grad():
+        assert off(runtime.open(path, 1).run(inputs(20)), model(inputs(20))) < 0.002
+
+
+def test_a_convolution_keeps_ranges_from_calibration_and_says_so(nets, tmp_path):
+    path, notes, got, want = shipped(nets["convolutions"], LIVE, tmp_path)
+    run = optimised(path, tmp_path)
+    assert (run["QLinearConv"], run["DynamicQuantizeMatMul"], run["ConvInteger"]) == (2, 1, 0)
+    assert [note.split(":")[1].strip() for note in notes] == ["stem, body"]
+    assert "found in calibration" in notes[0]
+    assert off(got, want) < 0.002
+
+
+def test_a_layer_whose_widest_range_spoils_it_computes_in_float(nets, tmp_path):
+    insisted = shipped(nets["sink"], LIVE | {"fallback": "never"}, tmp_path)
+    assert any("outputs differ by" in note for note in insisted[1])
+    path, notes, got, want = shipped(nets["sink"], LIVE, tmp_path)
+    fallen = plugins.load("runtimes", RUNTIME).fell(path)
+    run = optimised(path, tmp_path)
+    assert len(fallen) >= 1
+    assert (run["MatMul"], run["DynamicQuantizeMatMul"]) == (len(fallen), 2 - len(fallen))
+    assert all(any(layer in note and "computes in float" in note for note in notes) for layer in fallen)
+    assert off(got, want) < off(insisted[2], want) / 10
+
+
+def test_a_bias_takes_up_the_mean_error_of_a_range_found_at_every_run(tmp_path):
+    def shift(bias):
+        _, _, got, want, _ = single(tmp_path, LIVE | {"bias": bias})
+        return float((got - want).mean(0).square().sum())
+
+    assert shift("corrected") < shift("plain") / 10
+
+
+@pytest.mark.parametrize("told", [{"format": "w4a8"}, {"format": "w8"}, {"zero": "symmetric"}, {"equalise": "always"}])
+def test_what_has_no_kernel_with_a_range_found_at_every_run_is_refused(told):
+    key, value = next(iter(told.items()))
+    with pytest.raises(ValueError, match=f"got {key}='{value}' with ranges='dynamic', allowed with it: "):
+        formats.parse(LIVE | told)
+
+
 def test_the_file_remembers_what_was_asked(nets, tmp_path):
     path, *_ = shipped(nets["convolutions"], 8, tmp_path, ["stem"])
     assert plugins.load("runtimes", RUNTIME).bits(path) == {"stem": 8}
@@ -389,7 +506,9 @@ def test_a_layer_that_the_graph_does_not_show_is_named(nets, tmp_path):
 # -- values ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [*formats.NAMES, {"format": 8, "ranges": "mse"}, {"format": "w4", "rounding": "adaround"}])
+@pytest.mark.parametrize(
+    "value", [*formats.NAMES, {"format": 8, "ranges": "mse"}, {"format": 8, "ranges": "dynamic"}, {"format": "w4", "rounding": "adaround"}]
+)
 def test_every_format_is_effective_once_and_survives_json(value):
     member = plugins.load("techniques", "bits")
     unit = type("Unit", (), {"name": "a"})()

@@ -114,6 +114,23 @@ def test_what_only_onnx_runtime_has_is_refused(tmp_path):
 
 
 @installed
+def test_ranges_found_at_every_run_are_computed_in_float_and_a_note_says_so(tmp_path):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 16)).eval(), torch.randn(8, 32)
+    draft = engine.compress(model, Recipe.of(Step("bits", name, {"format": 8, "ranges": "dynamic"}) for name in ("0", "2")), [x])
+    runtime, other = plugins.load("runtimes", "openvino_cpu"), plugins.load("runtimes", "onnxruntime_cpu")
+    runtime.export(draft, x[:1], [x], tmp_path / "base.onnx")
+    notes = runtime.finish(draft, tmp_path / "base.onnx", [x], tmp_path / "model.onnx")
+    assert [note.split(":")[1].strip() for note in notes] == ["0, 2"]
+    assert "computes in float" in notes[0]
+    assert set(precisions(tmp_path / "model.onnx")) == {"f32"}
+    mine, theirs = (one.open(tmp_path / "model.onnx", 1).run(10 * x) for one in (runtime, other))
+    exact = other.open(tmp_path / "base.onnx", 1).run(10 * x)
+    assert (mine - theirs).abs().max() < (mine - exact).abs().max() / 10
+    assert not torch.equal(mine, exact), "it rounds as the file says"
+
+
+@installed
 @pytest.mark.slow
 def test_a_search_ships_files_for_it(tmp_path, capsys):
     words = ["search", "digits", "--runtime", "openvino_cpu", "--max-samples", "128", "--trials", "6", "--verify", "2", "--quiet"]

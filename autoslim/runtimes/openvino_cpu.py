@@ -9,7 +9,7 @@ import onnx
 import openvino
 import torch
 
-from autoslim import packing, plugins
+from autoslim import onnx_names, packing, plugins
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, Untreatable
 from autoslim.formats import parse
@@ -21,6 +21,8 @@ from autoslim.kernels import inside
 OUTPUTS, BATCH, PRECISION = "autoslim.outputs", "autoslim.batch", "autoslim.precision"
 WRITER = "onnxruntime_cpu"
 BRAIN = "bf16"
+#: what a note says of linear layers with ``ranges: dynamic``
+LIVE = "bits: {}: inputs and weights are rounded to integers, and openvino_cpu computes in float: it has no such kernels with ranges found at every run"
 
 
 def has_brain() -> bool:
@@ -52,10 +54,13 @@ class Member:
     def finish(self, draft: Draft, base: Path, calibration: Sequence[Inputs], path: Path) -> tuple[str, ...]:
         """As onnxruntime_cpu. Raises Untreatable for a file with operators that OpenVINO does not know, which leaves nothing behind."""
         notes = self._writer.finish(draft, base, calibration, path)
-        foreign = sorted({node.op_type for node in onnx.load(str(path)).graph.node if node.domain == "com.microsoft"})
+        nodes = onnx.load(str(path)).graph.node
+        foreign = sorted({node.op_type for node in nodes if node.domain == "com.microsoft"})
         if foreign:
             path.unlink()
             raise Untreatable(f"openvino_cpu: has no {', '.join(foreign)}; allowed bits of these layers: 32")
+        live = dict.fromkeys(onnx_names.layer(node) for node in nodes if node.op_type == "MatMulInteger")
+        notes = (*notes, LIVE.format(", ".join(live))) if live else notes
         brain = sorted(layer for layer, value in draft.bits.items() if parse(value).name == BRAIN)
         return (*notes, *mark(path, draft, brain)) if brain else notes
 

@@ -166,13 +166,37 @@ def test_each_technique_has_a_network_that_it_treats(originals, technique):
     assert any(map(is_treated, NETS))
 
 
-@pytest.mark.parametrize("value", [value for value in formats.NAMES if value != formats.FLOAT])
+LIVE = {"format": 8, "ranges": "dynamic"}
+
+
+@pytest.mark.parametrize("value", [*(value for value in formats.NAMES if value != formats.FLOAT), LIVE], ids=str)
 @pytest.mark.parametrize("net", NETS)
 def test_bytes_of_every_format_are_what_is_predicted(originals, net, value, tmp_path):
     units = plugins.load("techniques", "bits").units(originals[net][2])
     some = dict(list(units.items())[1:])  # the first layer stays in float
     draft, proto = shipped(originals, net, [Step("bits", unit, value) for unit in some], tmp_path)
     assert len(draft.bits) == len(some)
+    assert prediction.predict(draft).payload_bytes == stored(proto)
+
+
+@pytest.mark.parametrize("value", [LIVE, LIVE | {"bias": "plain"}], ids=str)
+def test_bytes_of_a_linear_layer_that_runs_twice_with_a_range_of_its_own_each_time_are_what_is_predicted(value, tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(16, 16), nn.Linear(16, 9)
+
+        def forward(self, x):
+            return self.head(torch.tanh(self.body(torch.tanh(self.body(x)))))
+
+    torch.manual_seed(0)
+    model, x, runtime = Twice().eval(), noise(8, 16), plugins.load("runtimes", RUNTIME)
+    structure = coverage.analyse(model, x[:1])
+    draft = engine.Draft(model, structure, x[:1], bits=dict.fromkeys(["body", "head"], value))
+    runtime.export(engine.Draft(model, structure, x[:1]), x[:1], [], tmp_path / "base.onnx")
+    assert runtime.finish(draft, tmp_path / "base.onnx", [x], tmp_path / "model.onnx") == ()
+    proto = onnx.load(str(tmp_path / "model.onnx"))
+    assert [node.op_type for node in proto.graph.node].count("DynamicQuantizeLinear") == 3
     assert prediction.predict(draft).payload_bytes == stored(proto)
 
 
