@@ -6,6 +6,7 @@ from typing import Any
 
 from autoslim import fitting, plugins
 from autoslim.errors import UserError
+from autoslim.formats import DYNAMIC
 from autoslim.interfaces import Unit
 from autoslim.layers import CELLS, RECURRENT
 from autoslim.space import RECOVERY, Domain, SearchSpace, parent, stage
@@ -128,8 +129,10 @@ def knob_domains(name: str, technique: Any, structure: Structure, values: Mappin
 
 
 def format_of(value: Any) -> Any:
-    """What a runtime tells apart of a value: of a number format with details, the format."""
-    return value["format"] if isinstance(value, Mapping) and "format" in value else value
+    """What a runtime tells apart of a value: of a number format with details, the format, or that ranges are found at every run."""
+    if not isinstance(value, Mapping) or "format" not in value:
+        return value
+    return DYNAMIC if value.get("ranges") == DYNAMIC else value["format"]
 
 
 def tie(units: Mapping[str, Unit], level: str, ties: list[list[str]]) -> dict[str, list[Unit]]:

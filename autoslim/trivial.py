@@ -5,7 +5,7 @@ techniques alone, without a point of the space. They are of the whole network: w
 from collections.abc import Mapping
 from typing import Any
 
-from autoslim import plugins
+from autoslim import offers, plugins
 from autoslim.recipe import Recipe, Step
 from autoslim.space import CHANNELS, INT8, RECOVERY, SearchSpace
 from autoslim.structure import Structure
@@ -41,7 +41,7 @@ def wanted(space: SearchSpace) -> list[tuple[str, str, Any]]:
 
 def uniform(name: str, value: Any, spec: Mapping[str, Any], structure: Structure, supports: Mapping[str, tuple]) -> tuple[Recipe, str]:
     """(one technique at one value in every unit of the network, without recovery; why there is no such recipe)."""
-    if name in supports and value not in supports[name]:
+    if name in supports and offers.format_of(value) not in supports[name]:
         return Recipe(), f"the runtime has no kernels for {name} {value}"
     technique = plugins.load("techniques", name, **((spec["techniques"].get(name) or {}).get("options") or {}))
     units = technique.units(structure)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoslim import coverage, offers
+from autoslim import coverage, offers, plugins
 from autoslim.budget import Budget, Limit
 from autoslim.errors import UserError
 from autoslim.evaluator import Evaluator
@@ -36,6 +36,7 @@ def test_globs_that_match_nothing_come_in_one_message_with_names_that_exist():
 
 
 #: what two runtimes make faster: one has integer kernels, the other none
+LIVE = "format=8 ranges=dynamic"
 INTEGERS, PLAIN = {"bits": (8,), "sparsity": ()}, {"bits": (), "sparsity": ()}
 
 
@@ -48,6 +49,17 @@ def test_where_time_alone_counts_what_is_not_faster_is_left_out(accelerates, lef
     assert bool(of["sparsity"]) == (accelerates is None)
     assert of["channels"]
     assert ["no faster with it" in note for note in notes] == ([] if accelerates is None else [True, True])
+
+
+@pytest.mark.parametrize(("runtime", "left"), [("onnxruntime_cpu", {32, 8, LIVE}), ("openvino_cpu", {32, 8})])
+def test_ranges_found_at_every_run_are_offered_for_time_where_there_are_kernels_for_them(runtime, left):
+    if runtime == "openvino_cpu":
+        pytest.importorskip("openvino")
+    member = plugins.load("runtimes", runtime)
+    told = {"techniques": {"bits": {"values": [32, 8, {"format": 8, "ranges": "dynamic"}]}}, "freeze": [], "ties": []}
+    for fast, expected in ((None, {32, 8, LIVE}), (member.accelerates, left)):
+        found, _ = offers.build(told, STRUCTURE, member.supports, accelerates=fast)
+        assert {choice for domain in found.domains for choice in domain.choices} == expected
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ from autoslim.runtimes import _dynamic
 
 #: samples that are calibrated on at once
 PIECE = 16
+#: formats with integer kernels
+INTEGERS = tuple(filter(formats.is_integer, formats.NAMES))
 OUTPUTS, BATCH = "autoslim.outputs", "autoslim.batch"
 #: share of a profile's runs that count, the fastest
 CALM = 0.8
@@ -41,8 +43,8 @@ class Member:
     """Exports with the dynamo exporter, quantises per layer, opens with pinned session options; see the module."""
 
     suffix = ".onnx"
-    supports = {"bits": tuple(formats.NAMES), "qat": tuple(formats.NAMES)}
-    accelerates = {**BYTES_ALONE, **dict.fromkeys(("bits", "qat"), tuple(name for name in formats.NAMES if formats.is_integer(name)))}
+    supports = {"bits": (*formats.NAMES, formats.DYNAMIC), "qat": tuple(formats.NAMES)}
+    accelerates = {**BYTES_ALONE, "bits": (*INTEGERS, formats.DYNAMIC), "qat": INTEGERS}
 
     def __init__(self) -> None:
         self._template: tuple[tuple, Template] | None = None

@@ -12,7 +12,7 @@ import torch
 from autoslim import onnx_names, packing, plugins
 from autoslim.engine import Draft
 from autoslim.errors import ExportFailed, Untreatable
-from autoslim.formats import parse
+from autoslim.formats import DYNAMIC, parse
 from autoslim.inputs import Inputs
 from autoslim.interfaces import BYTES_ALONE
 from autoslim.kernels import inside
@@ -31,15 +31,16 @@ def has_brain() -> bool:
 
 
 class Member:
-    """Files of onnxruntime_cpu without the operators that only ONNX Runtime has: bits 8 and 32 and, where the processor has it, bf16.
+    """Files of onnxruntime_cpu without the operators that only ONNX Runtime has: bits 8 and 32 and, where the processor has it, bf16. Layers that
+    find their ranges at every run are small in the file and compute in float.
 
     Float kernels compute in 32 bits, unless layers have bf16: OpenVINO knows one precision for all float kernels of a file, so that
     those of layers with 32 bits then compute in bfloat16 too, which a note says. Asked for nothing it would take bfloat16 by itself.
     """
 
     suffix = ".onnx"
-    supports = {"bits": (32, 8, *([BRAIN] if has_brain() else []))}
-    accelerates = {**BYTES_ALONE, "bits": supports["bits"][1:], "qat": (8,)}
+    accelerates = {**BYTES_ALONE, "bits": (8, *([BRAIN] if has_brain() else [])), "qat": (8,)}
+    supports = {"bits": (32, *accelerates["bits"], DYNAMIC)}
 
     def __init__(self) -> None:
         self._writer = plugins.load("runtimes", WRITER)
