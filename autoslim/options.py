@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoslim import grams, readings
+from autoslim import grams
+from autoslim.baking import baked
 from autoslim.inputs import Inputs
 from autoslim.memory import trim
 from autoslim.rounding import DAMPING, bounds, scales_of
@@ -24,7 +25,7 @@ from autoslim.rounding import DAMPING, bounds, scales_of
 BITS, SHARES, RANKS = (32, 8, 6, 4, 3, 2), (0.0, 0.5, 0.75, 0.9), (1.0, 0.5, 0.25)
 #: columns that are pruned at once (SparseGPT, section 3.2), columns after which errors go to the rest, numbers of a layer's options that are
 #: held at once, columns of a Gram matrix that are held in double precision at once, and channels from which a rank is cut
-COLUMNS, STEP, HELD, BLOCK, NARROWEST = 128, 32, 1 << 20, 256, 16
+COLUMNS, STEP, HELD, BLOCK, NARROWEST = 128, 32, 1 << 18, 256, 16
 #: ridges as shares of the mean diagonal; sums over many rows are not exact in single precision
 RIDGES = (1e-6, 1e-4, 1e-2)
 
@@ -62,13 +63,14 @@ def database(
 ) -> dict[str, Options]:
     """{layer: its options} of the linear layers and convolutions that ``samples``, unlabelled batches, reach; the model is not changed.
 
-    Layers that other code computes with, such as the projections inside ``nn.MultiheadAttention``, are missing. Raises ValueError for
+    Recurrent layers and cells have one entry per matrix (LAYER.weight_ih_l0: the error is that of the gates before their functions), attention of
+    PyTorch one per projection (``separate.py``). Tables, transposed convolutions and the projections of an LSTM's outputs are missing. Raises ValueError for
     options out of range.
     """
     refuse(bits, shares, ranks)
     found: dict[str, Options] = {}
-    for name, module, moments in grams.visit(model, samples):
-        found[name] = options(name, readings.as_matrices(module), moments, tuple(bits), tuple(shares), tuple(ranks))
+    for name, weight, moments in grams.visit(baked(model, samples[0]), samples):
+        found[name] = options(name, weight, moments, tuple(bits), tuple(shares), tuple(ranks))
         trim()  # the C library would hold, in pieces, the most that any layer needed
     return found
 
@@ -175,7 +177,8 @@ def thin(
     wanted = product(matrix, gram)
     energy = float((wanted * matrix).sum())
     left, spent, kept = np.empty((3, len(bits), len(shares)))
-    for one, some, made in swept(first, upper, gram.diagonal(), bits, shares):
+    numbers = 2 * (first.numel() + wanted.numel() // wanted.shape[1] * len(first))  # both factors, in double precision
+    for one, some, made in swept(first, upper, gram.diagonal(), bits, shares, numbers):
         reads = made.double()
         moments = product(reads, gram) @ reads.transpose(1, 2)
         cross = (wanted @ reads.transpose(1, 2)).transpose(1, 2)  # (options, rank, outputs)
@@ -216,10 +219,11 @@ def bytes_of(weights: np.ndarray, places: int, bits: int, shares: np.ndarray) ->
 
 
 def swept(
-    matrix: Tensor, upper: Tensor, care: Tensor, bits: tuple[int, ...], shares: tuple[float, ...]
+    matrix: Tensor, upper: Tensor, care: Tensor, bits: tuple[int, ...], shares: tuple[float, ...], numbers: int = 0
 ) -> Iterator[tuple[int, slice, Tensor]]:
-    """(place of the width, slice of the shares, matrices of these options (shares, outputs, columns) in float32), few at a time."""
-    many = max(1, HELD // matrix.numel())
+    """(place of the width, slice of the shares, matrices of these options (shares, outputs, columns) in float32), few at a time, so that HELD is
+    not passed where one option needs ``numbers``, those of the matrix at least."""
+    many = max(1, HELD // max(numbers, matrix.numel()))
     for one, width in enumerate(bits):
         steps = None
         if width != 32:

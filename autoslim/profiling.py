@@ -72,7 +72,8 @@ def write_options(spec: StudySpec, path: Path) -> tuple[int, list[str]]:
             writer.writerows(told)
     except OSError as error:
         raise UserError(f"--options: {path} cannot be written ({error.strerror})") from None
-    return len(told), [name for name in coverage.analyse(model, task.example_input()).layers if name not in found]
+    there = {name.partition(".weight_")[0] for name in found}
+    return len(told), [name for name in coverage.analyse(model, task.example_input()).layers if name not in there]
 
 
 def samples(task: tasks.Task) -> list[Inputs]:

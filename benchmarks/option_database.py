@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from autoslim import host, memory, options, readings
+from autoslim import host, memory, options, readings, unrolling
 from autoslim.inputs import tensors
 
 SECONDS, TIMES = 60.0, 3.0
@@ -39,7 +39,27 @@ def transformer() -> Made:
     return BertModel(BertConfig(**told, attn_implementation="eager")), lambda n: torch.randint(0, 1500, (n, 32))
 
 
-NETWORKS: dict[str, Callable[[], Made]] = {"convolutions": convolutions, "transformer": transformer}
+class Recurrent(nn.Module):
+    """Convolution, two levels of an LSTM in both directions, and a head of letters: an acoustic model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = (
+            nn.Conv1d(40, 128, 3, 2, 1),
+            nn.LSTM(128, 148, 2, batch_first=True, bidirectional=True),
+            nn.Linear(296, 29),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(torch.relu(self.stem(x)).transpose(1, 2))[0])
+
+
+def recurrent() -> Made:
+    """An acoustic model, a second of 100 frames."""
+    return Recurrent(), lambda n: torch.randn(n, 40, 100)
+
+
+NETWORKS: dict[str, Callable[[], Made]] = {"convolutions": convolutions, "transformer": transformer, "recurrent": recurrent}
 
 
 def main() -> int:
@@ -114,7 +134,7 @@ def activations_of(model: nn.Module, batch: Tensor) -> tuple[int, int]:
     def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
         known.append(tuple(sum(4 * one.numel() for one in tensors(value)) for value in (args, output)))
 
-    handles = [module.register_forward_hook(hook) for module in model.modules() if readings.readable(module)]
+    handles = [module.register_forward_hook(hook) for module in model.modules() if readings.readable(module) or unrolling.matrices(module)]
     with torch.no_grad():
         model(batch)
     for handle in handles:

@@ -170,3 +170,33 @@ def test_the_database_as_a_table(tmp_path, capsys, monkeypatch):
     for place in (Path("/proc/no/o.csv"), tmp_path):
         assert call(["profile", "--task", task, "--options", str(place)], False) == 2
         assert "--options: got" in capsys.readouterr().err
+
+
+def test_the_error_of_an_option_of_a_recurrent_layer_is_that_of_its_gates():
+    model, x = seeded(lambda: nn.LSTM(12, 16, batch_first=True)), noise(40, 9, 12)
+    found = options.database(model, [x], (32, 4), (0.0, 0.5), (1.0,))
+    assert set(found) == {"weight_ih_l0", "weight_hh_l0"}
+    with torch.no_grad():
+        hidden = model(x)[0]
+    reads = {"weight_ih_l0": x.reshape(-1, 12), "weight_hh_l0": torch.cat([torch.zeros(40, 1, 16), hidden[:, :-1]], 1).reshape(-1, 16)}
+    for name, one in found.items():
+        rows, weight = reads[name], getattr(model, name).detach()
+        gram = (rows.T @ rows / len(rows))[None]
+        made = options.sweep(weight[None], options.spreading(gram).float(), torch.tensor([0.5]), None, 32)[0]
+        assert one.error[0, 1, 0] == pytest.approx(relative(made, weight, rows), rel=1e-3)
+        assert one.error[0, 0, 0] == pytest.approx(0, abs=1e-9)
+        assert 0 < one.error[1, 0, 0] < one.error[1, 1, 0]
+        assert one.weights[0, 1, 0] == weight.numel() / 2
+
+
+def test_the_projections_of_attention_have_options():
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    found = options.database(seeded(Attends), [noise(20, 6, 32)], (32, 8), (0.0,), (1.0,))
+    assert {name.rsplit(".", 1)[-1] for name in found} == {"q_proj", "k_proj", "v_proj", "out_proj"}
