@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from autoslim.forecast import SLOW_INTEGER, Tables
-from autoslim.formats import is_integer, stored_bits
+from autoslim.formats import is_integer, label, stored_bits
 from autoslim.space import RECOVERY, Domain, SearchSpace
 
 SMALL = 1e-7
@@ -16,7 +16,7 @@ HOPELESS = 10.0
 
 def hopeless(item: Mapping[str, Any], why: str) -> dict[str, Any]:
     """The answer for a choice that cannot be made."""
-    told = {"loss": HOPELESS, "macs": {}, "params": {}, "integer": []}
+    told = {"loss": HOPELESS, "macs": {}, "params": {}, "integer": {}}
     return {"domain": item["domain"], "choice": item["choice"], **told, "error": " ".join(why.split())[:160]}
 
 
@@ -95,13 +95,13 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
 def presumed(domain: Domain, choice: int, base: Mapping[str, Any]) -> dict[str, Any] | None:
     """The answer for a choice that was not measured, where the time did not suffice: what its values say of the layers that they name, no
     loss. None for one without effects, and where its value tells no share."""
-    found: dict[str, Any] = {"loss": None, "macs": {}, "params": {}, "integer": [], "bytes": {}}
+    found: dict[str, Any] = {"loss": None, "macs": {}, "params": {}, "integer": {}, "bytes": {}}
     for unit, value in domain.effects[choice]:
         share = share_told(domain, choice)
         for name in [name for name in base["macs"] if name == unit or name.startswith(f"{unit}.")]:
             if domain.technique == "bits":
                 found["bytes"][name] = base["params"][name] * stored_bits(value) / 8
-                found["integer"] += [name] if is_integer(value) else []
+                found["integer"] |= {name: label(value)} if is_integer(value) else {}
             elif share is None:
                 continue
             found["macs"][name], found["params"][name] = (
@@ -142,9 +142,19 @@ def shares_of(layers: Sequence[str], base: Mapping[str, Any], rows: Sequence[Map
                 found["bytes"][choice, index] = row["bytes"][name] / max(4.0 * base["params"][name], 1.0)
             elif name in row["integer"]:  # tables of an older record
                 found["bytes"][choice, index] *= 0.25
-            if name in row["integer"] and times["float"].get(name) and times["integer"].get(name):
-                found["slow"][choice, index] = found[SLOW_INTEGER][choice, index] = times["integer"][name] / times["float"][name]
+            spent = integer_time(row["integer"], name, times)
+            if spent and times["float"].get(name):
+                found["slow"][choice, index] = found[SLOW_INTEGER][choice, index] = spent / times["float"][name]
     return found
+
+
+def integer_time(integer: Mapping[str, str] | Sequence[str], layer: str, times: Mapping[str, Any]) -> float:
+    """Milliseconds of a layer's kernels in the format that ``integer`` tells, else in plain integers; 0 for a layer that it does not hold. Older
+    records tell the layers alone."""
+    if layer not in integer:
+        return 0.0
+    own = times.get("formats", {}).get(integer[layer], {}) if isinstance(integer, Mapping) else {}
+    return own.get(layer) or times["integer"].get(layer) or 0.0
 
 
 def climb(domains: Sequence[Domain], shares: Mapping[str, dict[str, np.ndarray]], layers: Sequence[str], times: Mapping[str, Any]) -> None:

@@ -132,6 +132,12 @@ def is_integer(value: Any) -> bool:
     return parse(value).integer
 
 
+def label(value: Any) -> str:
+    """A format as a word that is the same for all ways to write it; what tables of times are kept by."""
+    short = parse(value).value
+    return " ".join(f"{key}={part}" for key, part in short.items()) if isinstance(short, Mapping) else str(short)
+
+
 def stored_bits(value: Any) -> int:
     """Bits per weight that a value of ``Draft.bits`` leaves in the file, scales not counted."""
     return parse(value).stored

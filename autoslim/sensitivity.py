@@ -16,7 +16,7 @@ import torch
 from autoslim import resolving
 from autoslim.effects import hopeless
 from autoslim.engine import Draft, compress
-from autoslim.formats import is_integer
+from autoslim.formats import is_integer, label
 from autoslim.inputs import batch_size, call, rows
 from autoslim.layers import trace
 from autoslim.prediction import layer_bytes
@@ -33,7 +33,7 @@ PIECE, RESAMPLES = 8, 200
 
 
 def measure(evaluator: "Evaluator", domain: str, choice: int, loss: bool) -> dict[str, Any]:
-    """One item: {"domain", "choice", "loss" or None, "macs", "params": {layer: value}, "integer": [layers], "bytes": {layer with bits: bytes}}."""
+    """One item: {"domain", "choice", "loss" or None, "macs", "params": {layer: value}, "integer": {layer: format}, "bytes": {layer with bits: bytes}}."""
     told = next(one for one in evaluator.prepared.space.domains if one.name == domain)
     recipe = Recipe.of([Step(told.technique, unit, value) for unit, value in told.effects[choice]])
     lessons, held, calibration = evaluator.materials.lessons()
@@ -129,7 +129,7 @@ def work_of(evaluator: "Evaluator", draft: Draft) -> dict[str, Any]:
         if (owner := owner_of(name, layers)) is not None:
             macs[owner] += layer.macs
             params[owner] += layer.params
-    integer = sorted(layer for layer, bits in draft.bits.items() if is_integer(bits))
+    integer = {layer: label(bits) for layer, bits in sorted(draft.bits.items()) if is_integer(bits)}
     return {"macs": macs, "params": params, "integer": integer, "bytes": layer_bytes(draft) if draft.bits else {}}
 
 

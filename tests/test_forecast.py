@@ -69,6 +69,16 @@ def test_choices_that_were_not_measured_cost_what_their_values_say():
     assert forecast.ms(rows([0, 0, 0, 1, 0]))[0] < forecast.ms(rows([0, 0, 0, 0, 0]))[0], "integer kernels"
 
 
+def test_a_format_costs_what_its_own_kernels_took():
+    """And one whose kernels were not profiled what plain integers did; records of older versions tell no formats."""
+    times = BASE["times"] | {"formats": {"format=8 ranges=dynamic": {"a": 0.03, "b.c": 0.4}}}
+    told = {"a": "format=8 ranges=dynamic", "b.c": "w4a8"}
+    shares = effects.shares_of(("a", "b.c"), BASE | {"times": times}, [None, answer("bits:all", 1, 0.001) | {"integer": told}])
+    assert shares["slow"][1].tolist() == pytest.approx([0.1, 0.4])
+    older = effects.shares_of(("a", "b.c"), BASE, [None, answer("bits:all", 1, 0.001, integer=("a",))])
+    assert older["slow"][1].tolist() == pytest.approx([0.5, 1.0])
+
+
 def test_what_was_measured_goes_before_what_a_value_says():
     found = effects.tables(SPACE, BASE, MEASURED[:1], size=2000.0).shares["channels:a"]
     assert found["bytes"][1].tolist() == [0.5, 0.5], "measured: its readers shrink too"

@@ -1,10 +1,11 @@
 """ladder.py: which files are profiled, in which order, and what counts of their times."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from autoslim import ladder, task
+from autoslim import ladder, offers, task
 from autoslim.evaluator import Evaluator
 from autoslim.search import job_of
 from autoslim.spec import load_study
@@ -50,3 +51,33 @@ def test_a_profile_that_knows_no_layers_leaves_it_to_macs(evaluator, monkeypatch
     macs = evaluator.prepared.structure.layers
     assert "ladder" not in found
     assert found["float"]["stem"] / found["float"]["head"] == pytest.approx(macs["stem"].macs / macs["head"].macs)
+
+
+@pytest.mark.parametrize(
+    ("values", "plain", "others"),
+    [
+        ([32, 8, {"format": 8, "ranges": "dynamic"}, "w4"], 8, {"format=8 ranges=dynamic": {"format": 8, "ranges": "dynamic"}}),
+        ([32, {"format": 8, "ranges": "mse"}], {"format": 8, "ranges": "mse"}, {}),
+        ([32, "w4"], None, {}),
+    ],
+)
+def test_every_format_with_integer_kernels_has_a_file_of_its_own(evaluator, monkeypatch, values, plain, others):
+    """Whatever stands last among the formats."""
+    asked = {}
+
+    def profile(self, path):
+        asked[path.stem] = evaluator.runtime.bits(path)
+        return dict.fromkeys(("stem", "block.conv", "head"), float(len(asked)))
+
+    told = {"techniques": {"bits": {"values": values, "tie": "none"}}, "freeze": ["stem"], "ties": []}
+    space, _ = offers.build(told, evaluator.prepared.structure, {})
+    monkeypatch.setattr(ladder, "profile", profile)
+    monkeypatch.setattr(evaluator, "prepared", dataclasses.replace(evaluator.prepared, space=space))
+    found = ladder.times(evaluator)
+    layers = ("block.conv", "head")
+    files = {"integer-0": plain} | {f"{label}-0": value for label, value in others.items()}
+    assert {name: bits for name, bits in asked.items() if bits} == {
+        name: dict.fromkeys(layers, value) for name, value in files.items() if value is not None
+    }
+    assert bool(found["integer"]) == (plain is not None)
+    assert set(found["formats"]) == set(others)
