@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from autoslim import coverage, fitting, host, ladder, offers, plugins, sensitivity, settings, statistics, threads, trivial
+from autoslim import coverage, drills, fitting, host, ladder, offers, plugins, sensitivity, settings, statistics, threads, trivial
 from autoslim.budget import LIMITS, drop
 from autoslim.candidate import Candidate, Failed, Outcome
 from autoslim.clock import Clock, sha256
@@ -210,12 +210,13 @@ class Evaluator:
     # -- tables ---------------------------------------------------------------------------------------------------------
 
     def base_tables(self) -> dict[str, Any]:
-        """What the layers of the untouched model and of narrower ones cost: see ladder.times."""
+        """What the layers of the untouched model and of narrower ones cost: see ladder.times; and whole files of random points, see drills.timed."""
         layers = self.prepared.structure.layers
         with self.machine.working():
             found = ladder.times(self)
+            drilled = drills.timed(self)
         macs, params = ({name: float(getattr(layer, kind)) for name, layer in layers.items()} for kind in ("macs", "params"))
-        return {"macs": macs, "params": params, "times": found}
+        return {"macs": macs, "params": params, "times": found, "drills": drilled}
 
     def effect(self, domain: str, choice: int, loss: bool) -> dict[str, Any]:
         """What one choice does: see sensitivity.measure."""

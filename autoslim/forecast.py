@@ -32,7 +32,8 @@ class Tables:
     """``spread`` (C,): standard errors of the losses, relative. ``layers``: names, L of them. ``macs``, ``bytes``, ``ms``: (L,) of the untouched model; ``other_bytes``, ``other_ms``: what belongs to
     no layer. Per domain a row per choice: ``loss`` (C,) in units of the gap, ``shares`` {"macs" | "bytes" | "slow": (C, L)};
     "slow" is the factor on a layer's time that its MACs do not explain, such as that of integer kernels, and SLOW_INTEGER the same for a layer
-    that computes in integers, as "slow" where it is missing."""
+    that computes in integers, as "slow" where it is missing. ``drills``: (row of choices, measured share of the untouched model's time) of whole
+    files of random points."""
 
     layers: tuple[str, ...]
     macs: np.ndarray
@@ -46,6 +47,7 @@ class Tables:
     spread: Mapping[str, np.ndarray] = field(default_factory=dict)
     #: whether "slow" holds what kernels cost that have less to do, so that no share of a layer's time stays besides
     stepped: bool = False
+    drills: tuple[tuple[tuple[int, ...], float], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the record."""
@@ -59,6 +61,7 @@ class Tables:
             "notes": list(self.notes),
             "spread": {name: np.round(row, 4).tolist() for name, row in self.spread.items()},
             "stepped": self.stepped,
+            "drills": [[list(row), round(ratio, 5)] for row, ratio in self.drills],
         }
 
     @staticmethod
@@ -74,6 +77,7 @@ class Tables:
             tuple(data.get("notes", ())),
             {name: np.array(row, dtype=float) for name, row in data.get("spread", {}).items()},
             bool(data.get("stepped", False)),
+            tuple((tuple(row), float(ratio)) for row, ratio in data.get("drills", ())),
         )
 
 
@@ -267,9 +271,11 @@ class Forecast:
     # -- learning -------------------------------------------------------------------------------------------------------
 
     def fit(self, rows: np.ndarray, ms: Sequence[float], size: Sequence[float], gaps: Sequence[float]) -> None:
-        """Learn from measured points; NaN marks what was not measured. The tables count as one more observation, so that a few
-        results correct them and do not replace them."""
-        self._fit_time(rows, np.asarray(ms, dtype=float))
+        """Learn from measured points, (n, D), and from the tables' drills; NaN marks what was not measured. The tables count as one more
+        observation, so that a few results correct them and do not replace them."""
+        drilled = np.array([row for row, _ in self.tables.drills], dtype=int).reshape(-1, len(self.domains))
+        ratios = np.array([ratio for _, ratio in self.tables.drills], dtype=float)
+        self._fit_time(np.vstack([self.canonical(drilled), rows]), np.concatenate([ratios * self.whole_ms, np.asarray(ms, dtype=float)]))
         self._fit_bytes(rows, np.asarray(size, dtype=float))
         self._fit_gap(rows, np.asarray(gaps, dtype=float))
 

@@ -37,6 +37,8 @@ class Job:
     work_threads: int = 1
     timing_seconds: float = 0.3
     part: str | None = None
+    #: seconds of the whole run, None for as long as it takes
+    seconds: float | None = None
     #: times are taken on another machine, which the worker's owner asks for them
     away: bool = False
     #: where the values of the space's file stand; see StudySpec.space_places

@@ -108,6 +108,7 @@ def job_of(spec: StudySpec, out: Path) -> Job:
         seed=spec.seed,
         max_samples=spec.max_samples,
         part=spec.part,
+        seconds=spec.time,
         places=spec.space_places(),
     )
 

@@ -98,7 +98,8 @@ def test_rounds_open_anew_and_settle_as_one(ticks):
     timed = Contest(runtime, 1, [(SHORT, 1.0)])
     found = timed.settle([timed.tournament([FILE], BASE, 0.1)[0] for _ in costs])
     assert runtime.opened == [(FILE, 1), (BASE, 1)] * 5
-    assert (found.ratio.value, found.p50.value, found.baseline_p50.value) == pytest.approx((1.0, 2.0, 2.0))
+    assert (found.p50.value, found.baseline_p50.value) == pytest.approx((2.0, 2.0))
+    assert found.ratio.value == pytest.approx(1.0, rel=0.01), "a mean: slow rounds have fewer bursts"
     assert 0.85 < found.ratio.low < 0.92
     assert 1.08 < found.ratio.high < 1.17
     assert not found.converged

@@ -166,8 +166,8 @@ class Member(Begun):
         """The forecast that the results so far give, and the points it holds best."""
         if self._ready is None or self._ready[0] != self._due:
             forecast, told = Forecast(self.space, self._tables), self._known
-            if told:
-                rows = np.array([one.row for one in told])
+            if told or self._tables.drills:
+                rows = np.array([one.row for one in told], dtype=int).reshape(-1, len(self._counts))
                 forecast.fit(rows, [one.ms for one in told], [one.size for one in told], self._gaps(told))
             self._ready = self._due, forecast, self._solutions.front_rows(forecast)
         return self._ready[1], self._ready[2]
