@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("studies", nargs="*", default=["iris", "digits_steps", "speech"])
     parser.add_argument("--trials", default="24", help="evaluations of each search")
     parser.add_argument("--time", default="4m", help="of each search, verification included")
-    parser.add_argument("--seed", default="0", help="of each search")
+    parser.add_argument("--seed", default="0", help="of each search and of the pipeline")
     parser.add_argument("--out", help="a folder for all files; default: a temporary one")
     told = parser.parse_args()
     limits = ["--trials", told.trials, "--time", told.time, "--seed", told.seed]
@@ -55,12 +55,12 @@ def main() -> int:
         return max(against(name, limits, Path(told.out or folder) / name) for name in told.studies)
 
 
-def pipeline(name: str, folder: Path) -> list[dict[str, Any]]:
-    """The rows of ``autoslim steps``; those of an earlier run where there are any."""
+def pipeline(name: str, folder: Path, seed: str) -> list[dict[str, Any]]:
+    """The rows of ``autoslim steps`` with the search's seed; those of an earlier run where there are any."""
     known = folder / "steps.json"
     if not known.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        known.write_text(autoslim("steps", name, "--out", str(folder / "steps"), "--json"), encoding="utf-8")
+        known.write_text(autoslim("steps", name, "--seed", seed, "--out", str(folder / "steps"), "--json"), encoding="utf-8")
     return json.loads(known.read_text(encoding="utf-8"))
 
 
@@ -69,7 +69,7 @@ def against(name: str, limits: list[str], folder: Path) -> int:
     study = spec.load_study(name, {})
     it = task.load(study.task, study.task_args, study.max_samples)
     files, out = folder / "steps", folder / "search"
-    steps = pipeline(name, folder)
+    steps = pipeline(name, folder, limits[limits.index("--seed") + 1])
     first, last = steps[0]["counts"], steps[-1]["counts"]
     fixed = files / f"{len(steps) - 1}.onnx"
     print(f"\n{name}, (before - after) / before after every step, on validation data")

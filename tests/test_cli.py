@@ -331,5 +331,5 @@ def test_a_bare_drop_is_of_the_type_that_is_told(kind, allowed):
 def test_runtimes_are_listed_with_the_widths_that_they_store_and_compute_with(capsys):
     assert call(["list", "runtimes"], False) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "stores 4, 8, 16, 32 bits, computes with 8, 32; faster with less work and with bits 8, w4a8" in lines
+    assert "stores 4, 8, 16, 32 bits, computes with 8, 32; faster with less work and with bits 8, w4a8, ranges found at every run" in lines
     assert "stores 32 bits, computes with 32; faster with less work" in lines

@@ -71,6 +71,15 @@ def test_rates_by_hand_and_promises_that_last(tmp_path, capsys):
     assert any("distillation" in note for note in found[3]["notes"])
 
 
+def test_a_distillation_follows_the_seed(tmp_path, capsys):
+    own, files = study(tmp_path, ["{techniques: {sparsity: 0.5}, recovery: {distill_steps: 4, lr: 0.01}}"]), []
+    for place, words in enumerate(((), ("--seed", "0"), ("--seed", "1"))):
+        rows(capsys, own, *words, "--out", tmp_path / str(place))
+        files.append(weights(tmp_path / str(place) / "1.onnx")["head.weight"])
+    assert np.array_equal(files[0], files[1])
+    assert not np.array_equal(files[0], files[2])
+
+
 @pytest.mark.slow
 def test_channels_after_zeros_and_rank_after_bits(tmp_path, capsys):
     steps = [

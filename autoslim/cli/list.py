@@ -49,7 +49,7 @@ def widths(name: str) -> str:
         return str(error)
     if name == "cmd":
         return "stores what onnxruntime_cpu does; what the device computes with and accelerates is not known here"
-    faster = ", ".join(map(str, runtime.accelerates["bits"]))
+    faster = ", ".join("ranges found at every run" if one == formats.DYNAMIC else str(one) for one in runtime.accelerates["bits"])
     widths = {side: {formats.NAMES[value][side] for value in runtime.supports["bits"] if value in formats.NAMES} for side in (0, 1)}
     kernels = (widths[1] - {16}) | (
         {16} if "bf16" in runtime.accelerates["bits"] else set()

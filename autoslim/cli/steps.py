@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _search_flags
 
 
 def add(app: typer.Typer) -> None:
@@ -26,12 +26,13 @@ def steps(
     runtime: _flags.Runtime = None,
     threads: _flags.Threads = None,
     max_samples: _flags.MaxSamples = None,
+    seed: _search_flags.Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts, rates and notes as JSON.")] = False,
 ) -> int:
     """Run the steps in their order and print the rates after each; exit status 0."""
     import tempfile
 
-    flags = {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples}
+    flags = {"runtime": runtime, "part": part, "threads": threads, "max_samples": max_samples, "seed": seed}
     study, stages = planned(source, {**flags, **_flags.task_of(task, task_arg, model, data)})
     from autoslim import stepping
     from autoslim.application import evaluator_of
