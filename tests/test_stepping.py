@@ -10,9 +10,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from autoslim import coverage, spec, stepping, yamlfile
+from autoslim import application, coverage, search, spec, stepping, yamlfile
 from autoslim.cli.main import call
 from autoslim.engine import Draft
+from autoslim.errors import UserError
 from autoslim.metrics import Value
 
 TASK = networks.__file__.replace("networks.py", "tasks/tiny.py")
@@ -71,13 +72,17 @@ def test_rates_by_hand_and_promises_that_last(tmp_path, capsys):
     assert any("distillation" in note for note in found[3]["notes"])
 
 
-def test_a_distillation_follows_the_seed(tmp_path, capsys):
-    own, files = study(tmp_path, ["{techniques: {sparsity: 0.97}, recovery: {distill_steps: 12, lr: 0.01, batch: 8}}"]), []
-    for place, words in enumerate(((), ("--seed", "0"), ("--seed", "1"))):
-        rows(capsys, own, *words, "--out", tmp_path / str(place))
-        files.append(weights(tmp_path / str(place) / "1.onnx")["head.weight"])
-    assert np.array_equal(files[0], files[1])
-    assert not np.array_equal(files[0], files[2])
+def test_a_pipeline_has_the_seed_that_is_told(monkeypatch):
+    """What distillations draw follows it: stepping.py hands the evaluator's to recovery.recover."""
+    told = []
+
+    def evaluator_of(study, folder):
+        told.append(search.job_of(study, Path(folder)).seed)
+        raise UserError("enough")
+
+    monkeypatch.setattr(application, "evaluator_of", evaluator_of)
+    assert [call(["steps", "iris", *words], False) for words in ([], ["--seed", "3"])] == [2, 2]
+    assert told == [0, 3]
 
 
 @pytest.mark.slow
