@@ -46,7 +46,7 @@ def cell_reads(module: nn.Module, data: Tensor, state: Any = None) -> dict[str, 
     """As :func:`reads`, of a cell."""
     hidden = state[0] if isinstance(state, tuple | list) else state
     rows = data.reshape(-1, data.shape[-1])
-    hidden = torch.zeros(len(rows), module.hidden_size) if hidden is None else hidden.reshape(-1, module.hidden_size)
+    hidden = rows.new_zeros(len(rows), module.hidden_size) if hidden is None else hidden.reshape(-1, module.hidden_size)
     return {"weight_ih": rows, "weight_hh": hidden}
 
 
@@ -70,7 +70,7 @@ def turned(data: Tensor, lengths: Tensor) -> Tensor:
     """(steps, samples, features) backwards in time, each sample from its own last step; what lies behind that stays where it is."""
     steps = torch.arange(len(data))[:, None].expand(len(data), len(lengths))
     places = torch.where(steps < lengths, lengths - 1 - steps, steps)
-    return data.gather(0, places[..., None].expand_as(data))
+    return data.gather(0, places[..., None].expand_as(data).to(data.device))
 
 
 def alone(module: nn.Module, suffix: str, data: Tensor, states: tuple[Tensor, ...]) -> Tensor:
