@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autoslim.evaluator import Evaluator
 
 #: files; seconds for making them, at most, and as a share of the whole run's; seconds of the rotation for each, and runs in it that are the fewest
-MANY, SECONDS, SHARE, EACH, RUNS = 24, 12.0, 0.05, 0.2, 16
+MANY, SECONDS, SHARE, EACH, RUNS = 16, 12.0, 0.05, 0.2, 16
 #: techniques whose choices train before there is a file
 TRAINED = ("qat", "regularised", "gradual", "student")
 
