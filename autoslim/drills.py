@@ -49,14 +49,15 @@ def wanted(evaluator: "Evaluator") -> bool:
 
 
 def files(evaluator: "Evaluator", many: int, seconds: float) -> list[tuple[Point, Path]]:
-    """(point, its file), until there are so many or the time is over; the first that takes too long for FEWEST of them is the last."""
+    """(point, its file), until there are so many or the time is over; the second that takes too long for FEWEST of them is the last, as the first
+    has everything to load."""
     generator, begun, made = np.random.default_rng(0), time.monotonic(), []
     for number in range(2 * many if many >= FEWEST else 0):
         point = drawn(evaluator.prepared.space, generator)
         path = file_of(evaluator, point, number)
         made += [] if path is None else [(point, path)]
         passed = time.monotonic() - begun
-        if len(made) == many or passed > seconds or passed > (number + 1) * seconds / FEWEST:
+        if len(made) == many or passed > seconds or number and passed > (number + 1) * seconds / FEWEST:
             break
     return made
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes beside each other, one core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,8 +10,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes b
 import networks
 import pytest
 
-from autoslim import coverage
+from autoslim import coverage, task
 from autoslim.baking import baked
+from autoslim.evaluator import Evaluator
+from autoslim.search import job_of
+from autoslim.spec import load_study
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -25,6 +29,16 @@ def tiny(request):
     model, example = networks.ZOO[request.param]()
     model = baked(model, example)  # as a task hands it out
     return request.param, model, example, coverage.analyse(model, example)
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory):
+    """The evaluator of a study of the tiny task with a small space, prepared."""
+    tasks, out = Path(__file__).parent / "tasks", tmp_path_factory.mktemp("evaluator")
+    spec = load_study(None, {"task": str(tasks / "tiny.py"), "space": str(tasks / "plain.yaml"), "threads": "1"})
+    made = Evaluator(job_of(spec, out), task.load(spec.task))
+    made.prepare()
+    return made
 
 
 @pytest.fixture

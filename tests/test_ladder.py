@@ -5,21 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autoslim import ladder, offers, task
-from autoslim.evaluator import Evaluator
-from autoslim.search import job_of
-from autoslim.spec import load_study
-
-TASKS = Path(__file__).parent / "tasks"
-
-
-@pytest.fixture(scope="module")
-def evaluator(tmp_path_factory):
-    out = tmp_path_factory.mktemp("ladder")
-    spec = load_study(None, {"task": str(TASKS / "tiny.py"), "space": str(TASKS / "plain.yaml"), "threads": "1"})
-    made = Evaluator(job_of(spec, out), task.load(spec.task))
-    made.prepare()
-    return made
+from autoslim import ladder, offers
 
 
 def test_every_width_is_a_file_and_the_least_time_of_several_turns_counts(evaluator, monkeypatch):
