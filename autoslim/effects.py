@@ -89,13 +89,8 @@ def tables(space: SearchSpace, base: Mapping[str, Any], measured: Sequence[Mappi
         notes,
         spread,
         any(base["times"].get("ladder", {}).values()),
-        tuple((row_of(space, drill["point"]), float(drill["ratio"])) for drill in base.get("drills", ())),
+        tuple((space.places(drill["point"]), float(drill["ratio"])) for drill in base.get("drills", ())),
     )
-
-
-def row_of(space: SearchSpace, point: Mapping[str, Any]) -> tuple[int, ...]:
-    """A point as the places of its choices, in the order of the space."""
-    return tuple(domain.choices.index(point[domain.name]) for domain in space.domains)
 
 
 def presumed(domain: Domain, choice: int, base: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -62,6 +62,10 @@ class SearchSpace:
         changed = {step.technique for step in steps} - {"bits"}
         return Recipe.of(steps, recovery if changed else {})
 
+    def places(self, point: Point) -> tuple[int, ...]:
+        """A point as the places of its choices, in the order of the domains."""
+        return tuple(domain.choices.index(point[domain.name]) for domain in self.domains)
+
     def identity(self) -> dict[str, Any]:
         """The point that leaves the model untouched."""
         return {domain.name: domain.choices[-1] if domain.technique == RECOVERY else domain.identity for domain in self.domains}

@@ -55,7 +55,7 @@ class Archive:
         return [seen for seen, keep in zip(known, mask, strict=True) if keep]
 
     def row(self, point: Point) -> tuple[int, ...]:
-        return tuple(domain.choices.index(point[domain.name]) for domain in self.space.domains)
+        return self.space.places(point)
 
     def point(self, row: Sequence[int]) -> dict[str, Any]:
         """The point of a row of positions; recovery as the untouched point has it."""

@@ -31,7 +31,7 @@ class Ladder:
 
     def row(self, point: Point) -> Row:
         """The canonical row of a point."""
-        return self.canonical([domain.choices.index(point[domain.name]) for domain in self.space.domains])
+        return self.canonical(self.space.places(point))
 
     def point(self, row: Sequence[int]) -> Point:
         """The point of a row."""

@@ -337,7 +337,7 @@ class Member(Begun):
         return [REFERENCE_COST * float(self._calibrated(i, self._ready[1].cost(name, row))[0]) for i, (name, _) in enumerate(self._costs)]
 
     def _indices(self, point: Point) -> np.ndarray:
-        return np.array([domain.choices.index(point[domain.name]) for domain in self.space.domains])
+        return np.array(self.space.places(point))
 
     def _point(self, row: np.ndarray) -> dict[str, Any]:
         return {domain.name: domain.choices[int(choice)] for domain, choice in zip(self.space.domains, row, strict=True)}
