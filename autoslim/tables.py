@@ -328,12 +328,22 @@ def best(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mappi
 
 def within_one_error(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows within one standard error of the best metric on validation data (Breiman et al. 1984, the one-SE rule)."""
+    return as_good(rows, 1.0)
+
+
+def within_interval(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows within the 95 % interval of the best metric on validation data."""
+    return as_good(rows, 1.96)
+
+
+def as_good(rows: Sequence[Mapping[str, Any]], errors: float) -> list[Mapping[str, Any]]:
+    """The rows within so many standard errors of the best metric on validation data; none wide where the metric has no interval."""
     if not rows:
         return []
     sign = loss_sign(rows[0]["metric_direction"])
     top = min(rows, key=lambda row: row["metric_val"] * sign)
     spread = (top["metric_val_high"] - top["metric_val_low"]) / (2 * 1.96) if top["metric_val_high"] is not None else 0.0
-    return [row for row in rows if (row["metric_val"] - top["metric_val"]) * sign <= spread + 1e-12]
+    return [row for row in rows if (row["metric_val"] - top["metric_val"]) * sign <= errors * spread + 1e-12]
 
 
 def cost(row: Mapping[str, Any], context: Mapping[str, Any]) -> float:

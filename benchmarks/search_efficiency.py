@@ -1,7 +1,7 @@
 """Strategies against each other on real networks: the same space, engine, rungs and recovery, real files, real time.
 
 Run: ``python benchmarks/search_efficiency.py [--out FOLDER] [--tasks digits FILE.py ...] [--strategies frontier tpe+grid tpe ...]
-[--seeds 0 1 2 3 4] [--trials 40] [--space NAME]``. A strategy named with ``+grid`` begins with the uniform grid, the fair rival of one that
+[--seeds 0 1 2 3 4] [--trials 40] [--space NAME] [--keep FOLDER]``. A strategy named with ``+grid`` begins with the uniform grid, the fair rival of one that
 measures tables first; time counts from the start of the command, tables included.
 
 Of each search it keeps FOLDER/<task>-<strategy>-<seed>.csv, a row per evaluation (seconds, drop, ratios of latency and bytes to the untouched
@@ -36,11 +36,11 @@ STRATEGIES = ("frontier", "tpe+grid", "nsga2+grid", "gp+grid", "tpe", "nsga2", "
 OBJECTIVES = ["metric", "latency_ms", "size_bytes"]
 
 
-def run(out: Path, task: str, strategy: str, seed: int, trials: int, space: str | None) -> None:
-    """One search; its evaluations and its verified points as files."""
+def run(out: Path, task: str, strategy: str, seed: int, trials: int, space: str | None, keep_in: Path | None) -> None:
+    """One search; its evaluations and its verified points as files. Its study stays where there is a folder to keep it in."""
     name, _, grid = strategy.partition("+")
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "study"
+        place = (keep_in or Path(folder)) / searched(out, task, strategy, seed).stem
         words = [sys.executable, "-m", "autoslim", "search", "--strategy", name, "--seed", str(seed), "--trials", str(trials)]
         words += ["--patience", "0", "--grid" if grid else "--no-grid", "--quiet", "--out", str(place)]
         words += ["--task", task] if task != "digits" else []
@@ -155,6 +155,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--space")
+    parser.add_argument("--keep", type=Path, help="a folder in which the studies stay")
     parser.add_argument("--table", action="store_true", help="only print the table of the files that are there")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ def main() -> int:
             for task in given.tasks:
                 for strategy in given.strategies:
                     if not searched(given.out, task, strategy, seed).is_file():
-                        run(given.out, task, strategy, seed, given.trials, given.space)
+                        run(given.out, task, strategy, seed, given.trials, given.space, given.keep)
                         print(f"{Path(task).stem} {strategy} {seed} done", flush=True)
     table(given.out, given.tasks, given.strategies, given.seeds)
     return 0

@@ -32,7 +32,7 @@ def pick(
     faithful: Annotated[
         bool,
         typer.Option(
-            "--faithful", help="Nearest to the original's outputs, of those whose metric is as good as the best within its error."
+            "--faithful", help="Nearest to the original's outputs, of those whose metric is within the interval of the best."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv, with the reason, as JSON.")] = False,
