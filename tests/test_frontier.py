@@ -12,6 +12,7 @@ from autoslim.forecast import Forecast, Tables
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe
 from autoslim.space import Domain, SearchSpace
+from autoslim.strategies._losses import Loss
 
 LAYERS = 8
 SHARES = (1.0, 0.75, 0.5, 0.25)
@@ -133,8 +134,9 @@ def test_the_solved_points_are_near_the_true_front_of_a_small_space():
     assert len(solved) < 0.2 * len(every)
 
 
-def test_the_metric_s_loss_per_unit_of_gap_is_learnt_from_results():
-    """A gap of 0.2 costs 0.03 of a metric of 0.9, within noise; a plain view counts that instead of the logarithm of the gap."""
+@pytest.mark.parametrize("limit", [None, 0.02])
+def test_the_drop_that_a_gap_stands_for_is_learnt_from_results(limit):
+    """A gap of 0.2 costs 0.03 of a metric of 0.9, within noise; most asks count that instead of the logarithm of the gap, up to the limit."""
     network = Network(0)
     member = plugins.find("strategies", "frontier")(network.space, OBJECTIVES, (), 0, network.tables.as_dict())
     identity, generator = network.space.identity(), np.random.default_rng(0)
@@ -142,11 +144,26 @@ def test_the_metric_s_loss_per_unit_of_gap_is_learnt_from_results():
         point, memo = (identity, {}) if number == 0 else member.ask(number)
         gap = 0.0 if number == 0 else float(generator.uniform(0.01, 0.3))
         metric = 0.9 - 0.15 * gap + (number > 0) * 0.002 * generator.standard_normal()
+        broken = {} if limit is None else {"max_drop": (0.9 - metric) / (0.9 * limit) - 1}
         values = {"metric": Value(metric), "latency_ms": Value(1.0), "size_bytes": Value(1e4)}
-        member.tell(number, point, memo, Done(Measurement(values, {}, {"gap": gap}), {}, "", "", Recipe.of([])))
-    assert member._slope() == pytest.approx(0.15 / 0.9, rel=0.1)
-    whole = member._corner()
-    assert member._axes([0.2], [whole], plain=True)[0] == pytest.approx([0.2 * member._slope(), 1.1, 1.1])
+        member.tell(number, point, memo, Done(Measurement(values, {}, {"gap": gap}), broken, "", "", Recipe.of([])))
+    loss = member._loss()
+    assert loss.most == pytest.approx(limit or 0.05)
+    assert Loss(loss.root, loss.line, 1.0)([0.1, 0.2, 0.3]) == pytest.approx(np.array([0.1, 0.2, 0.3]) * 0.15 / 0.9, abs=0.0025)
+    assert member._axes([0.1, 1.0], [[np.e, 1.0]] * 2, loss) == pytest.approx(np.array([[loss([0.1])[0], 1, 0], [loss.most, 1, 0]]))
+
+
+def test_where_drops_are_beyond_what_is_allowed_gaps_lead():
+    """All are expected to lose too much, so that none would add anything to what is allowed: the gap decides as it does for every third ask."""
+    network = Network(0)
+    member = plugins.find("strategies", "frontier")(network.space, OBJECTIVES, (), 0, network.tables.as_dict())
+    forecast, solved = member._solved()
+    hopeless, generator = Loss(10.0, 0.0), np.random.default_rng(0)
+    dear = solved[forecast.gap(solved) > 1e-3]
+    assert len(dear) > 3
+    promise = member._promise(forecast, dear, generator, hopeless)
+    assert promise == pytest.approx(member._promise(forecast, dear, np.random.default_rng(0), None))
+    assert len(set(promise)) > 1
 
 
 def test_what_is_expected_to_need_recovery_gets_it_at_once():

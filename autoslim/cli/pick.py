@@ -31,9 +31,7 @@ def pick(
     ] = None,
     faithful: Annotated[
         bool,
-        typer.Option(
-            "--faithful", help="Nearest to the original's outputs, of those whose metric is within the interval of the best."
-        ),
+        typer.Option("--faithful", help="Nearest to the original's outputs, of those whose metric is within the interval of the best."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the row of front.csv, with the reason, as JSON.")] = False,
     study_name: _flags.StudyName = None,

@@ -97,7 +97,9 @@ def by_gap(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], str]
     sign = loss_sign(good[0]["metric_direction"])
     rest = sorted((row for row in good if row["key"] not in keys), key=lambda row: (row["metric_val"] * sign, far(row), row["key"]))
     told = "" if order[0].get("gap") is None else f" ({order[0]['gap']:.3g})"
-    rule = f"Of those within the interval of the best {good[0]['metric']} on validation data, its outputs are nearest to the original's{told}."
+    rule = (
+        f"Of those within the interval of the best {good[0]['metric']} on validation data, its outputs are nearest to the original's{told}."
+    )
     return order + rest, rule
 
 

@@ -22,20 +22,19 @@ from autoslim.metrics import Measurement, loss_sign
 from autoslim.settings import ENOUGH
 from autoslim.space import RECOVERY
 from autoslim.strategies._begun import Begun
+from autoslim.strategies._losses import Loss, learned
 from autoslim.strategies._solutions import Solutions
-from autoslim.tables import REFERENCE_COST, REFERENCE_DROP
+from autoslim.tables import REFERENCE_COST
 
 MUTANTS, POLISH_EVERY = 48, 6
-#: every so many evaluations, one looks at the metric and costs as reports do instead of at logarithms of gap and costs
-PLAIN_EVERY = 3
+#: every so many evaluations, one looks at logarithms of the gap, the others at the drop of the metric that is expected of it
+FAITHFUL_EVERY = 3
 #: it learns from the front and from so many of the latest results, or up to twice as many
 WINDOW = 250
 #: how many estimates of a limit are remembered
 BOUNDS = 31
 #: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
 GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
-#: least drop of the metric, relative, that a gap of 1 is taken for
-LEAST_SLOPE = 0.01
 #: a gap from which more recovery was seen to buy something
 WORTH = 0.02
 
@@ -52,8 +51,13 @@ class Told:
     size: float
     done: bool
     feasible: bool
-    #: within the allowed drop, whatever it costs
-    faithful: bool
+    #: the share of the allowed drop that it used up, whatever it costs; nan without a limit
+    used: float
+
+    @property
+    def faithful(self) -> bool:
+        """Within the allowed drop, as all are without a limit."""
+        return self.done and not self.used > 1 + 1e-9
 
 
 @dataclass(eq=False, repr=False)
@@ -93,7 +97,7 @@ class Member(Begun):
         if number % POLISH_EVERY == POLISH_EVERY - 1:
             row = self._polish(forecast)
         if row is None:
-            row = self._promising(forecast, solved, generator, number % PLAIN_EVERY == 1)
+            row = self._promising(forecast, solved, generator, None if number % FAITHFUL_EVERY == 1 else self._loss())
         self._pending[number] = tuple(int(i) for i in row)
         made = forecast.composed(np.array(row)[None])
         told = {"gap": forecast.gap_of(made), **{name: forecast.cost_of(name, made) for name in ("latency_ms", "size_bytes")}}
@@ -119,8 +123,8 @@ class Member(Begun):
         self._rows.add(row)
         if gap <= ENOUGH:
             self._close.add(self._bare(row))
-        faithful = done and outcome.violations.get("max_drop", -1.0) <= 1e-9
-        self._told[number] = Told(row, gap, self._sign * value("metric"), costs, ms, value("size_bytes"), done, fits, faithful)
+        used = 1 + outcome.violations.get("max_drop", float("nan")) if done else float("nan")
+        self._told[number] = Told(row, gap, self._sign * value("metric"), costs, ms, value("size_bytes"), done, fits, used)
         self._note()
         for name, broken in (outcome.violations if known else {}).items():
             measured = self._upper(found, LIMITS[name][0]) if name in LIMITS else None
@@ -194,14 +198,14 @@ class Member(Begun):
             bare[index] = 0
         return tuple(bare)
 
-    def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator, plain: bool) -> np.ndarray:
+    def _promising(self, forecast: Forecast, solved: np.ndarray, generator: np.random.Generator, loss: Loss | None) -> np.ndarray:
         """Of the solved points and mutants around the measured front, the untried one with most promise; else a random one."""
         pool = np.vstack([solved, self._mutants(generator, solved)])
         pool = forecast.canonical(pool)
         fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if not self._is_tried(row)], dtype=int)
         if not len(fresh):
             return np.array([generator.integers(count) for count in map(len, (domain.choices for domain in self.space.domains))])
-        return self._recovered(forecast, fresh[int(np.argmax(self._promise(forecast, fresh, generator, plain)))])
+        return self._recovered(forecast, fresh[int(np.argmax(self._promise(forecast, fresh, generator, loss)))])
 
     def _mutants(self, generator: np.random.Generator, solved: np.ndarray) -> np.ndarray:
         """Points one or two choices away from the measured front, or from the solved points before there is one."""
@@ -255,30 +259,28 @@ class Member(Begun):
         mask = pareto.front(self._axes([gap for _, gap in good], [one.costs for one, _ in good]))
         return [pair for pair, keep in zip(good, mask, strict=True) if keep]
 
-    def _axes(self, gaps: Sequence[float], costs: Sequence[Sequence[float]], plain: bool = False) -> np.ndarray:
-        """(n, 1 + costs) logarithms, the gap within its floor and ceiling; ``plain``: expected drop of the metric and shares of the
-        untouched costs, the axes of a report's hypervolume, where noise of the metric itself does not count."""
-        table = np.column_stack([np.clip(np.asarray(gaps, dtype=float), GAP_FLOOR, GAP_CEILING), np.asarray(costs, dtype=float)])
-        if plain:
-            return table * [self._slope(), *(REFERENCE_COST / np.array(self._corner()))]
-        return np.log(np.maximum(table, 1e-12))
+    def _axes(self, gaps: Sequence[float], costs: Sequence[Sequence[float]], loss: Loss | None = None) -> np.ndarray:
+        """(n, 1 + costs) logarithms, the gap within its floor and ceiling; with a ``loss`` the expected drop in the gap's place: below what
+        users notice a smaller gap is worth little, and noise of the metric itself does not count."""
+        gaps = np.clip(np.asarray(gaps, dtype=float), GAP_FLOOR, GAP_CEILING)
+        lost = np.log(gaps) if loss is None else loss(gaps)
+        return np.column_stack([lost, np.log(np.maximum(np.asarray(costs, dtype=float), 1e-12))])
 
-    def _slope(self) -> float:
-        """Relative drop of the metric per unit of gap: least squares through the origin over what was measured."""
-        seen = [one for one in self._told.values() if one.done and np.isfinite([one.gap, one.metric]).all()]
+    def _loss(self) -> Loss:
+        """The drop that a gap stands for, by what was measured."""
         identity = tuple(int(i) for i in self._indices(self.space.identity()))
-        whole = next((one.metric for one in self._told.values() if one.row == identity and np.isfinite(one.metric)), None)
-        if whole is None or not seen:
-            return 1.0
-        gaps = np.array([min(one.gap, GAP_CEILING) for one in seen])
-        drops = (np.array([one.metric for one in seen]) - whole) / max(abs(whole), 1e-12)
-        return max(LEAST_SLOPE, float(gaps @ drops) / max(float(gaps @ gaps), 1e-12))
+        whole = next((one.metric for one in self._told.values() if one.row == identity and np.isfinite(one.metric)), np.nan)
+        seen = [one for one in self._told.values() if one.done and one.row != identity]
+        drops = [(one.metric - whole) / max(abs(whole), 1e-12) for one in seen]
+        return learned([min(one.gap, GAP_CEILING) for one in seen], drops, [one.used for one in seen])
 
-    def _promise(self, forecast: Forecast, rows: np.ndarray, generator: np.random.Generator, plain: bool) -> np.ndarray:
+    def _promise(self, forecast: Forecast, rows: np.ndarray, generator: np.random.Generator, loss: Loss | None) -> np.ndarray:
         """(n,) predicted gain of hypervolume, small where a limit will be broken; a little noise lets doubts be settled."""
         gaps = forecast.gap(rows) * np.exp(0.05 * generator.standard_normal(len(rows)))
         costs = np.array([self._calibrated(index, forecast.cost(name, rows)) for index, (name, _) in enumerate(self._costs)]).T
-        gain = self._gain(self._axes(gaps, costs, plain), plain)
+        gain = self._gain(self._axes(gaps, costs, loss), loss)
+        if loss is not None and not gain.any():  # all are expected to lose too much
+            gain = self._gain(self._axes(gaps, costs))
         return (gain + 1e-9) * self._allowed(forecast, rows, gaps)
 
     def _calibrated(self, index: int, predicted: np.ndarray) -> np.ndarray:
@@ -310,19 +312,19 @@ class Member(Begun):
         wrong = [sum(gap > cut for gap in inside) + sum(gap <= cut for gap in outside) for cut in cuts]
         return cuts[int(np.argmin(wrong))] * 1.1
 
-    def _gain(self, points: np.ndarray, plain: bool = False) -> np.ndarray:
+    def _gain(self, points: np.ndarray, loss: Loss | None = None) -> np.ndarray:
         """(n,) hypervolume that each point adds to what is measured and asked."""
-        corner = self._axes([GAP_CEILING], [self._corner()], plain)[0]
-        corner[0] = REFERENCE_DROP if plain else corner[0]
+        corner = self._axes([GAP_CEILING], [self._corner()])[0]
+        corner[0] = corner[0] if loss is None else loss.most
         measured = self._measured()
         base = (
-            self._axes([gap for _, gap in measured], [one.costs for one, _ in measured], plain) if measured else np.empty((0, len(corner)))
+            self._axes([gap for _, gap in measured], [one.costs for one, _ in measured], loss) if measured else np.empty((0, len(corner)))
         )
         forecast = self._ready[1]
         if self._pending:
             rows = np.array(list(self._pending.values()))
             costs = np.array([self._calibrated(i, forecast.cost(name, rows)) for i, (name, _) in enumerate(self._costs)]).T
-            base = np.vstack([base, self._axes(forecast.gap(rows), costs, plain)])
+            base = np.vstack([base, self._axes(forecast.gap(rows), costs, loss)])
         whole = pareto.hypervolume(base, corner)
         gains = np.zeros(len(points))
         for index, point in enumerate(points):
