@@ -1,8 +1,8 @@
 """Strategies against each other on real networks: the same space, engine, rungs and recovery, real files, real time.
 
 Run: ``python benchmarks/search_efficiency.py [--out FOLDER] [--tasks digits FILE.py ...] [--strategies frontier tpe+grid tpe ...]
-[--seeds 0 1 2 3 4] [--trials 40] [--space NAME] [--keep FOLDER]``. A strategy named with ``+grid`` begins with the uniform grid, the fair rival of one that
-measures tables first; time counts from the start of the command, tables included.
+[--seeds 0 1 2 3 4] [--trials 40] [--rivals N] [--space NAME] [--verify N] [--keep FOLDER]``. A strategy named with ``+grid`` begins with the
+uniform grid, the fair rival of one that measures tables first; time counts from the start of the command, tables included.
 
 Of each search it keeps FOLDER/<task>-<strategy>-<seed>.csv, a row per evaluation (seconds, drop, ratios of latency and bytes to the untouched
 model's; empty where the end is not feasible), and ...-test.csv, its verified points on test data. Both open with the version of the code and
@@ -30,21 +30,22 @@ from autoslim.candidate import Done
 from autoslim.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "efficiency"
+RESULTS, SPACE = ROOT / "benchmarks" / "results" / "efficiency", ROOT / "benchmarks" / "efficiency_space.yaml"
 STRATEGIES = ("frontier", "tpe+grid", "nsga2+grid", "gp+grid", "tpe", "nsga2", "gp", "random", "greedy", "uniform")
 #: objectives whose coordinates are drop, latency_ratio, size_ratio
 OBJECTIVES = ["metric", "latency_ms", "size_bytes"]
 
 
-def run(out: Path, task: str, strategy: str, seed: int, trials: int, space: str | None, keep_in: Path | None) -> None:
+def run(given: argparse.Namespace, task: str, strategy: str, seed: int, trials: int) -> None:
     """One search; its evaluations and its verified points as files. Its study stays where there is a folder to keep it in."""
+    out = given.out
     name, _, grid = strategy.partition("+")
     with tempfile.TemporaryDirectory() as folder:
-        place = (keep_in or Path(folder)) / searched(out, task, strategy, seed).stem
+        place = (given.keep or Path(folder)) / searched(out, task, strategy, seed).stem
         words = [sys.executable, "-m", "autoslim", "search", "--strategy", name, "--seed", str(seed), "--trials", str(trials)]
         words += ["--patience", "0", "--grid" if grid else "--no-grid", "--quiet", "--out", str(place)]
         words += ["--task", task] if task != "digits" else []
-        words += ["--space", space] if space else []
+        words += ["--space", given.space, "--verify", str(given.verify)]
         begun, remark = time.time(), conditions()
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 3):
@@ -154,7 +155,9 @@ def main() -> int:
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--space")
+    parser.add_argument("--rivals", type=int, help="evaluations of all strategies but the first (default: --trials)")
+    parser.add_argument("--space", default=str(SPACE))
+    parser.add_argument("--verify", type=int, default=8)
     parser.add_argument("--keep", type=Path, help="a folder in which the studies stay")
     parser.add_argument("--table", action="store_true", help="only print the table of the files that are there")
     given = parser.parse_args()
@@ -164,7 +167,7 @@ def main() -> int:
             for task in given.tasks:
                 for strategy in given.strategies:
                     if not searched(given.out, task, strategy, seed).is_file():
-                        run(given.out, task, strategy, seed, given.trials, given.space, given.keep)
+                        run(given, task, strategy, seed, given.trials if strategy == given.strategies[0] else given.rivals or given.trials)
                         print(f"{Path(task).stem} {strategy} {seed} done", flush=True)
     table(given.out, given.tasks, given.strategies, given.seeds)
     return 0
