@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 
 
 def add(app: typer.Typer) -> None:
@@ -36,8 +36,8 @@ def ablate(
 
     rows = ablating.ablate(folder, point, trials, search if searches else None, say, storage, study_name)
     for row in rows:
-        typer.echo(sentence(row))
-    typer.echo(f"report: {folder / 'report.html'}")
+        _out.say(sentence(row))
+    _out.say(f"report: {folder / 'report.html'}")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.places import writable_file
 
 
@@ -54,8 +54,8 @@ def apply(
     except Untreatable as error:
         raise UserError(f"RECIPE {recipe}: does not fit this network ({error}); give the task that it was made for") from None
     for note in made["notes"]:
-        typer.echo(f"note: {note}")
-    typer.echo(
+        _out.say(f"note: {note}")
+    _out.say(
         f"{out}: {made['metric_name']} {made['metric']:.4f} on validation data (untouched {made['untouched_metric']:.4f}), "
         f"{made['size_bytes'] / 1000:.0f} kB ({made['size_bytes'] / made['untouched_bytes']:.2f} of untouched)"
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.host import counted_threads
 
 
@@ -61,7 +61,7 @@ def bench(
         found = measure(contest, timed, baseline, seconds, rounds)
     for file, result in zip(timed, found, strict=True):
         for line in report(file, baseline if len(files) > 1 else None, result, count, as_json):
-            typer.echo(line)
+            _out.say(line)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.places import writable_file, writable_folder
 
 
@@ -76,17 +76,17 @@ def check(
             lambda text: print(f"autoslim: {text}", file=sys.stderr),
         )
     if as_json:
-        typer.echo(json.dumps(plain(found), sort_keys=True))
+        _out.say(json.dumps(plain(found), sort_keys=True))
     else:
-        typer.echo(f"{recipe} {gate.sentence(found)}")
+        _out.say(f"{recipe} {gate.sentence(found)}")
         for row in gate.rows(found):
-            typer.echo(
+            _out.say(
                 f"  {row['limit']}: {row['measured']}"
                 + (f" ({row['known']})" if row["known"] else "")
                 + f", limit {row['bound']}: {row['holds']}"
             )
         if out and found.file:
-            typer.echo(f"file: {out / Path(found.file).name}")
+            _out.say(f"file: {out / Path(found.file).name}")
     for flag, path, text in (
         ("--junit", junit, lambda: gate.junit(found, recipe.name)),
         ("--markdown", markdown, lambda: gate.markdown(found)),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.places import writable_file
 
 
@@ -43,12 +43,12 @@ def compare(
     told = comparison.compare(found)
     out.write_text(comparison_page.render(found, told), encoding="utf-8")
     if form == "json":
-        typer.echo(json.dumps(told, indent=1, sort_keys=True))
+        _out.say(json.dumps(told, indent=1, sort_keys=True))
     elif form == "md":
-        typer.echo(comparison_page.markdown(told), nl=False)
+        _out.say(comparison_page.markdown(told), nl=False)
     else:
-        typer.echo(comparison.verdict_words(told))
-        typer.echo(f"page: {out}")
+        _out.say(comparison.verdict_words(told))
+        _out.say(f"page: {out}")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 
 
 def add(app: typer.Typer) -> None:
@@ -32,11 +32,9 @@ def crossvalidate(
 
     rows = crossvalidating.crossvalidate(folder, folds, best, say, storage, study_name)
     for row in sorted(rows, key=lambda row: row["cost"]):
-        typer.echo(
+        _out.say(
             f"{'*' if row['chosen'] else ' '} {row['key'][:8]}  folds {row['metric_mean']:.4f} +- {row['metric_error']:.4f}, gap "
             f"{row['gap_mean']:.4f}, cost {row['cost']:.4f}: {row['summary']}"
         )
-    typer.echo(
-        "* the cheapest within one standard error of the best mean; the original was trained on these samples: ranks, not accuracies"
-    )
+    _out.say("* the cheapest within one standard error of the best mean; the original was trained on these samples: ranks, not accuracies")
     return 0

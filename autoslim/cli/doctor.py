@@ -2,6 +2,8 @@
 
 import typer
 
+from autoslim.cli import _out
+
 
 def add(app: typer.Typer) -> None:
     app.command("doctor", help="Versions, cores, instruction sets, and what is missing. Example: autoslim doctor")(doctor)
@@ -12,19 +14,19 @@ def doctor() -> int:
     from autoslim import host, yamlfile
 
     facts = host.facts()
-    typer.echo(f"processor         {facts['processor']}, {facts['physical_cores']} physical cores for this process")
+    _out.say(f"processor         {facts['processor']}, {facts['physical_cores']} physical cores for this process")
     if note := host.threads_note(host.own_cores(), False):
-        typer.echo(f"threads           {note}")
-    typer.echo(f"instruction sets  {', '.join(facts['instruction_sets']) or 'unknown'}")
-    typer.echo(f"system            {facts['system']}, Python {facts['python']}")
+        _out.say(f"threads           {note}")
+    _out.say(f"instruction sets  {', '.join(facts['instruction_sets']) or 'unknown'}")
+    _out.say(f"system            {facts['system']}, Python {facts['python']}")
     missing = []
     for name, version in facts["versions"].items():
-        typer.echo(f"{name:<17} {version or 'MISSING'}")
+        _out.say(f"{name:<17} {version or 'MISSING'}")
         if version is None:
             missing.append(name)
     has = set(facts["instruction_sets"])
     if has and not has & {"avx512_vnni", "avx_vnni", "i8mm", "amx_int8"}:
-        typer.echo("warning: no integer dot-product instructions; int8 may be no faster than float here")
+        _out.say("warning: no integer dot-product instructions; int8 may be no faster than float here")
     for kind in ("search_spaces", "studies"):
         if not yamlfile.shipped(kind):
             missing.append(f"the shipped {kind}")
@@ -34,7 +36,7 @@ def doctor() -> int:
             if absent
             else "installed"
         )
-        typer.echo(f"extra {extra:<11} {state}")
+        _out.say(f"extra {extra:<11} {state}")
     for name in missing:
-        typer.echo(f"missing: {name} (pip install autoslim brings it)")
+        _out.say(f"missing: {name} (pip install autoslim brings it)")
     return 1 if missing else 0

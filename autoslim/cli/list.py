@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from autoslim.cli import _out
+
 
 def add(app: typer.Typer) -> None:
     app.command(
@@ -32,9 +34,9 @@ def show(
     else:
         raise UserError(f"list: got {kind!r}, allowed: {', '.join((*plugins.DOORS, *files))}")
     for name, text in rows:
-        typer.echo(f"{name:<16} {text}")
+        _out.say(f"{name:<16} {text}")
         if kind == "runtimes":
-            typer.echo(f"{'':<16} {widths(name)}")
+            _out.say(f"{'':<16} {widths(name)}")
     return 0
 
 

@@ -4,14 +4,17 @@ Exit status: 0 done (a feasible point was found), 1 internal error, 2 usage erro
 4 study in use by another run, 130 interrupted (front saved).
 """
 
+import functools
 import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
-from autoslim.cli import _guard
+from autoslim.cli import _guard, _out
 from autoslim.errors import AutoSlimError, StudyInUse, UserError
 
 COMMANDS = (
@@ -67,7 +70,20 @@ def app_of(words: list[str]) -> typer.Typer:
     first = next((word for word in words if not word.startswith("-")), None)
     for name in [first] if first in COMMANDS else COMMANDS:
         importlib.import_module(f"autoslim.cli.{name}").add(app)
+    for command in app.registered_commands:
+        command.callback = reserving(command.callback)
     return app
+
+
+def reserving(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, for which standard output is kept as long as it runs; help and usage are printed before."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **told: Any) -> Any:
+        with _out.reserved():
+            return command(*args, **told)
+
+    return run
 
 
 def run(arguments: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 
 MODEL, RECIPES = ".onnx", (".yaml", ".yml")
 
@@ -49,7 +49,7 @@ def pack(
         made, size = packed.pack(read(path), entropy), path.stat().st_size
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(made.content)
-    typer.echo(
+    _out.say(
         f"{out}: {len(made.content)} bytes ({len(made.content) / size:.3f} of {size}): weights {made.payload}, network {made.graph}, "
         f"container {made.container} ({made.container / len(made.content):.2%})"
     )
@@ -75,5 +75,5 @@ def applied(recipe: Path, flags: dict[str, Any], path: Path) -> None:
 
     made = apply(_flags.recipe_of(recipe), load_study(None, flags), path)
     for note in made["notes"]:
-        typer.echo(f"note: {note}")
-    typer.echo(f"{made['metric_name']} {made['metric']:.4f} on validation data (untouched {made['untouched_metric']:.4f})")
+        _out.say(f"note: {note}")
+    _out.say(f"{made['metric_name']} {made['metric']:.4f} on validation data (untouched {made['untouched_metric']:.4f})")

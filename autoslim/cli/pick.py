@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 
 
 def add(app: typer.Typer) -> None:
@@ -64,17 +64,17 @@ def show(found: object, folder: Path, as_json: bool) -> None:
     row = found.row
     others = [{"key": other["row"]["key"], "label": other["row"]["label"], "why": other["why"]} for other in found.alternatives]
     if as_json:
-        typer.echo(json.dumps(dict(row) | {"why": found.why, "warnings": found.warnings, "alternatives": others}, sort_keys=True))
+        _out.say(json.dumps(dict(row) | {"why": found.why, "warnings": found.warnings, "alternatives": others}, sort_keys=True))
         return
     verdict = "meets the budget" if found.met else "is the closest; no verified point meets the budget"
-    typer.echo(
+    _out.say(
         f"{row['label'] or row['key']} {verdict}: {row['metric']} {score(row, 'metric_test')} ({row['test_split']}), a drop of {test_drop(row)}, "
         f"{row['latency_ms']:.3g} ms ({row['latency_ratio']:.2f} of untouched), {row['size_bytes'] / 1000:.0f} kB ({row['size_ratio']:.2f})"
     )
-    typer.echo(f"file: {folder / row['model_file']}")
+    _out.say(f"file: {folder / row['model_file']}")
     for text in found.warnings:
-        typer.echo(f"warning: {text}")
+        _out.say(f"warning: {text}")
     for text in found.why:
-        typer.echo(f"why: {text}")
+        _out.say(f"why: {text}")
     for other in found.alternatives:
-        typer.echo(f"not chosen: {point_name(other['row'])}, {other['why']}")
+        _out.say(f"not chosen: {point_name(other['row'])}, {other['why']}")

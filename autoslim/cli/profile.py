@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.host import counted_threads
 from autoslim.places import writable_file
 
@@ -54,38 +54,38 @@ def profile(
 
     if options is not None:
         many, missing = write_options(wanted, options)
-        typer.echo(f"{options}: {many} options" + (f"; none for {', '.join(missing)}" if missing else ""))
+        _out.say(f"{options}: {many} options" + (f"; none for {', '.join(missing)}" if missing else ""))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         found = look(wanted, Path(folder))
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        _out.say(json.dumps(found, indent=1))
         return 0
     from autoslim.cli._live import coverage_lines
 
     for line in coverage_lines({**found["coverage"], "left_out": {}}):
-        typer.echo(line)
-    typer.echo(f"recommended space: {found['family']} (autoslim search --space {found['family']})")
+        _out.say(line)
+    _out.say(f"recommended space: {found['family']} (autoslim search --space {found['family']})")
     for name, why in found["coverage"]["left_out"].items():
-        typer.echo(f"left alone: {name}: {why}")
+        _out.say(f"left alone: {name}: {why}")
     for technique, row in found["coverage"]["techniques"].items():
         if row["not_reached"]:
-            typer.echo(f"{technique} leaves alone: {reasons(row['not_reached'])}")
+            _out.say(f"{technique} leaves alone: {reasons(row['not_reached'])}")
     for names in found["coverage"]["tied"]:
-        typer.echo(f"tied: {' = '.join(names)}")
+        _out.say(f"tied: {' = '.join(names)}")
     for note in found["coverage"]["not_counted"]:
-        typer.echo(f"not counted: {note}")
+        _out.say(f"not counted: {note}")
     if found["failure"]:
         raise UserError(f"no times: {found['failure']}; what is told above holds without them")
-    typer.echo(
+    _out.say(
         f"\n{found['latency_ms']:.4g} ms on {found['runtime']}, {counted_threads(found['threads'])}"
         + ("; time per layer:" if found["layers"] else "")
     )
     for name, unit in (("energy_mj", "mJ"), ("peak_memory_bytes", "bytes of memory")):
         if name in found:
-            typer.echo(f"{found[name]:.4g} {unit}, as the device tells")
+            _out.say(f"{found[name]:.4g} {unit}, as the device tells")
     for row in found["layers"]:
-        typer.echo(f"  {row['ms']:8.4f} ms {row['share']:6.1%}  {row['layer']} ({row['op']})")
+        _out.say(f"  {row['ms']:8.4f} ms {row['share']:6.1%}  {row['layer']} ({row['op']})")
     return 0
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.places import writable_folder
 
 
@@ -45,12 +45,12 @@ def report(
     if form == "md":
         from autoslim.reporting import markdown
 
-        typer.echo(markdown.render(material, writer.summarise(material)), nl=False)
+        _out.say(markdown.render(material, writer.summarise(material)), nl=False)
         return 0
     target = writable_folder(out or folder, "--out" if out else "DIR")
     summary = writer.write_material(material, target)
-    typer.echo(writer.answer(summary, material.rows, material.context))
-    typer.echo(f"report: {target / 'report.html'}")
+    _out.say(writer.answer(summary, material.rows, material.context))
+    _out.say(f"report: {target / 'report.html'}")
     for kind, _, place in wishes:
-        typer.echo(exporting.export(kind, material, exporting.Source(target, folder, storage), place))
+        _out.say(exporting.export(kind, material, exporting.Source(target, folder, storage), place))
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from autoslim.cli import _flags, _search_flags
+from autoslim.cli import _flags, _out, _search_flags
 
 EXAMPLE = "Example: autoslim search --budget-ms 20. Running the same command again resumes; Ctrl-C once finishes with a verified front, twice stops."
 
@@ -107,10 +107,10 @@ def search(
         if hasattr(watcher, "stop"):
             watcher.stop()
     if as_json:
-        typer.echo(json.dumps(summary, indent=1, sort_keys=True))
+        _out.say(json.dumps(summary, indent=1, sort_keys=True))
     else:
         for line in answer_of(Study.read(folder, wanted.resolved_name(), storage), summary, folder):
-            typer.echo(line)
+            _out.say(line)
     if stop.reason == "interrupted":
         return 130
     return 0 if summary["feasible"] else 3

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from autoslim.cli import _out
+
 
 def add(app: typer.Typer) -> None:
     app.command("status", help="How far a study is, who writes it, and what its workers do. Example: autoslim status reports/digits")(
@@ -29,9 +31,9 @@ def status(
     entries = study.entries()
     counts = tables.counts(entries)
     planned = (study.fact("spec") or {}).get("trials")
-    typer.echo(f"study {study.name}: {counts['evaluations']} of {planned or '?'} evaluations")
+    _out.say(f"study {study.name}: {counts['evaluations']} of {planned or '?'} evaluations")
     for line in (*ends_of(entries), lease_line(study.fact("lease"))):
-        typer.echo(f"  {line}")
+        _out.say(f"  {line}")
     path = folder / "workers.json"
     if path.is_file():
         try:
@@ -39,7 +41,7 @@ def status(
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path}: is damaged; the search that wrote it writes it again, or remove it") from None
         for line in lines:
-            typer.echo(line)
+            _out.say(line)
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags, _search_flags
+from autoslim.cli import _flags, _out, _search_flags
 
 
 def add(app: typer.Typer) -> None:
@@ -40,23 +40,23 @@ def steps(
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         if not as_json:
-            typer.echo(f"{'step':<28}" + "".join(f"{name:>12}" for name in stepping.RATES))
+            _out.say(f"{'step':<28}" + "".join(f"{name:>12}" for name in stepping.RATES))
         for row in stepping.run(evaluator_of(study, folder), stages(), out):
             rows.append(row)
             if not as_json:
-                typer.echo(f"{row.name[:27]:<28}" + "".join(f"{cell(row, name):>12}" for name in stepping.RATES))
+                _out.say(f"{row.name[:27]:<28}" + "".join(f"{cell(row, name):>12}" for name in stepping.RATES))
     if as_json:
         plain = [{"name": row.name, "counts": dict(row.counts), "rates": dict(row.rates), "notes": list(row.notes)} for row in rows]
-        typer.echo(json.dumps(plain, indent=1))
+        _out.say(json.dumps(plain, indent=1))
         return 0
-    typer.echo("\neach cell: (before - after) / before, where before is the untouched model")
+    _out.say("\neach cell: (before - after) / before, where before is the untouched model")
     for name, meaning in stepping.RATES.items():
-        typer.echo(
+        _out.say(
             f"  {name}: {meaning}; untouched {rows[0].counts[name]:.6g}" if rows[0].counts[name] is not None else f"  {name}: no figure"
         )
     for row in rows:
         for note in row.notes:
-            typer.echo(f"note: {row.name}: {note}")
+            _out.say(f"note: {row.name}: {note}")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 
 
 def add(app: typer.Typer) -> None:
@@ -49,8 +49,8 @@ def sweep(
         writer = csv.DictWriter(file, sweeps.COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    typer.echo(sweeps.table(rows))
-    typer.echo(f"table: {out / 'comparison.csv'}\nreport: {comparing.write(out, rows)}")
+    _out.say(sweeps.table(rows))
+    _out.say(f"table: {out / 'comparison.csv'}\nreport: {comparing.write(out, rows)}")
     if 130 in ends.values():
         return 130
     return next((status for status in ends.values() if status not in (0, 3)), 3 if 3 in ends.values() else 0)

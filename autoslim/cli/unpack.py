@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from autoslim.cli import _out
+
 
 def add(app: typer.Typer) -> None:
     app.command("unpack", help="Write the .onnx file that a packed file holds. Example: autoslim unpack model.slim -o model.onnx")(unpack)
@@ -25,5 +27,5 @@ def unpack(
     model = packed.unpack(source.read_bytes(), str(source))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(model.SerializeToString(deterministic=True))
-    typer.echo(f"{out}: {out.stat().st_size} bytes from {source.stat().st_size}, the same model bit for bit")
+    _out.say(f"{out}: {out.stat().st_size} bytes from {source.stat().st_size}, the same model bit for bit")
     return 0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 
 
 def add(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def watch(
     live = watching.Live(folder, study_name, storage)
 
     def ready(address: str) -> None:
-        typer.echo(f"watching {folder}: {address} (Ctrl-C ends)")
+        _out.say(f"watching {folder}: {address} (Ctrl-C ends)")
         if browser:
             import webbrowser
 

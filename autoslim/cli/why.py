@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim.cli import _flags
+from autoslim.cli import _flags, _out
 from autoslim.host import counted_threads
 
 
@@ -52,7 +52,7 @@ def why(
         others = runtime.profile(baseline, inputs, count) if baseline else []
     explained = kernels.explain(rows, runtime.bits(file), runtime.widths(file), others, runtime.fell(file))
     found = {"file": str(file), "threads": count, **explained}
-    typer.echo(json.dumps(found, indent=1) if as_json else text(found))
+    _out.say(json.dumps(found, indent=1) if as_json else text(found))
     return 0
 
 
