@@ -157,7 +157,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--rivals", type=int, help="evaluations of all strategies but the first (default: --trials)")
     parser.add_argument("--space", default=str(SPACE))
-    parser.add_argument("--verify", type=int, default=8)
+    parser.add_argument("--verify", type=int, default=16)
     parser.add_argument("--keep", type=Path, help="a folder in which the studies stay")
     parser.add_argument("--table", action="store_true", help="only print the table of the files that are there")
     given = parser.parse_args()
