@@ -1,7 +1,7 @@
 """A search against a fixed pipeline: the pipeline's end gives the budget (bytes, multiply-accumulates, time, drop), the search has to do better.
 
-Run: ``python benchmarks/pipelines.py [STUDY ...] [--trials N] [--time 4m] [--seed N] [--out FOLDER]`` (default: iris digits_steps speech; a few
-minutes each). All ends are scored on test data and timed in turn. Prints a table per study; exits with 1 where the search is not better: no more
+Run: ``python benchmarks/pipelines.py [STUDY ...] [--trials N] [--time 4m] [--seeds 0 1 ...] [--out FOLDER]`` (default: iris digits_steps speech; a few
+minutes each and seed; of several seeds, which search and pipeline have alike, also the means). All ends are scored on test data and timed in turn. Prints a table per study; exits with 1 where the search is not better: no more
 bytes, less time, and a metric on test that is no lower, or (said so) lower by less than its paired interval; the gap says which of the two computes
 more like the untouched network: mean distance of the outputs on test data, of class scores the Kullback-Leibler divergence, needs no labels. The drop that the search is held to is
 the pipeline's, or LEAST if that is less: a few hundred samples do not tell drops apart that are smaller. What counts is the verified file within
@@ -30,6 +30,17 @@ SECONDS, ROUNDS = 1.0, 6
 LEAST = 0.005
 
 
+class End(NamedTuple):
+    """One seed: pairs of the most faithful file's value and the pipeline's; ``parts`` None where the metric has none."""
+
+    better: bool
+    metrics: tuple[float, float]
+    sizes: tuple[float, float]
+    times: tuple[float, float]
+    gaps: tuple[float, float]
+    parts: tuple[np.ndarray, np.ndarray] | None
+
+
 class Scored(NamedTuple):
     """A file on test data: its metric, its bytes, the metric's parts (n,) or None, and its gap to the untouched file."""
 
@@ -47,12 +58,32 @@ def main() -> int:
     parser.add_argument("studies", nargs="*", default=["iris", "digits_steps", "speech"])
     parser.add_argument("--trials", default="24", help="evaluations of each search")
     parser.add_argument("--time", default="4m", help="of each search, verification included")
-    parser.add_argument("--seed", default="0", help="of each search and of the pipeline")
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="of each search and of the pipeline beside it")
     parser.add_argument("--out", help="a folder for all files; default: a temporary one")
     told = parser.parse_args()
-    limits = ["--trials", told.trials, "--time", told.time, "--seed", told.seed]
+    limits = ["--trials", told.trials, "--time", told.time]
     with tempfile.TemporaryDirectory() as folder:
-        return max(against(name, limits, Path(told.out or folder) / name) for name in told.studies)
+        out = Path(told.out or folder)
+        return max(all_seeds(name, limits, told.seeds, out) for name in told.studies)
+
+
+def all_seeds(name: str, limits: list[str], seeds: list[str], out: Path) -> int:
+    """One study with every seed, and where there are several the means of the files that count; 0 where the search is better."""
+    ends = [against(name, [*limits, "--seed", seed], out / f"{name}-{seed}") for seed in seeds]
+    found = [end for end in ends if end is not None]
+    if len(found) == len(seeds) > 1:
+        parts = [end.parts for end in found]
+        ours, theirs = (None if any(pair is None for pair in parts) else np.mean([pair[i] for pair in parts], 0) for i in (0, 1))
+        gained = None if ours is None else statistics.paired_interval(ours, theirs)
+        print(f"\n{name}, seeds {' '.join(seeds)}, most faithful file beside the pipeline's, means:")
+        print(
+            f"  test metric {np.mean([end.metrics[0] for end in found]):.4f} for {np.mean([end.metrics[1] for end in found]):.4f}", end=""
+        )
+        print(f", difference {gained.value:+.4f} ({gained.low:+.4f} to {gained.high:+.4f}, samples paired)" if gained else "")
+        for label, pairs in (("bytes", "sizes"), ("time", "times"), ("gap", "gaps")):
+            ratios = [ours / theirs for ours, theirs in (getattr(end, pairs) for end in found)]
+            print(f"  {label} as a share of the pipeline's: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; mean {np.mean(ratios):.2f}")
+    return 0 if all(end is not None and end.better for end in ends) else 1
 
 
 def pipeline(name: str, folder: Path, seed: str) -> list[dict[str, Any]]:
@@ -64,15 +95,15 @@ def pipeline(name: str, folder: Path, seed: str) -> list[dict[str, Any]]:
     return json.loads(known.read_text(encoding="utf-8"))
 
 
-def against(name: str, limits: list[str], folder: Path) -> int:
-    """One study; 0 where the search is better."""
+def against(name: str, limits: list[str], folder: Path) -> End | None:
+    """One study and seed; None where the search found no file within the budget."""
     study = spec.load_study(name, {})
     it = task.load(study.task, study.task_args, study.max_samples)
     files, out = folder / "steps", folder / "search"
     steps = pipeline(name, folder, limits[limits.index("--seed") + 1])
     first, last = steps[0]["counts"], steps[-1]["counts"]
     fixed = files / f"{len(steps) - 1}.onnx"
-    print(f"\n{name}, (before - after) / before after every step, on validation data")
+    print(f"\n{folder.name}, (before - after) / before after every step, on validation data")
     print(f"{'':<26}" + "".join(f"{rate:>12}" for rate in SHOWN))
     for row in steps[1:]:
         print(f"{row['name'][:25]:<26}" + "".join(f"{row['rates'][rate]:>12.2%}" for rate in SHOWN), flush=True)
@@ -90,14 +121,14 @@ def against(name: str, limits: list[str], folder: Path) -> int:
         *samples,
         *(word for pair in study.task_args.items() for word in ("--task-arg", "=".join(pair))),
     ]
-    summary = json.loads(autoslim("search", *words, *budget, *limits, "--out", str(out), "--json", good=(0, 3)))
+    summary = told_by("search", *words, *budget, *limits, "--out", str(out), good=(0, 3))
     print(
         f"\n{name}: the pipeline ends at {last['file']:.0f} bytes and {last['dense']:.0f} multiply-accumulates; searched within both, its time, and its drop or {LEAST:g}"
     )
     if summary["best"] is None:
         print("the search found no file within the budget")
-        return 1
-    most = json.loads(autoslim("pick", str(out), *budget, "--faithful", "--json"))
+        return None
+    most = told_by("pick", str(out), *budget, "--faithful")
     rows = {
         "untouched": files / "0.onnx",
         "pipeline": fixed,
@@ -114,7 +145,10 @@ def against(name: str, limits: list[str], folder: Path) -> int:
         print(f"{label:<14}{one.metric:>12.4f}{one.size:>12}{times[label]:>10.3f}{one.gap:>10.2g}  {apart(scores, label)}")
     better = {label: beats(scores, times, label) for label in ("recommended", "most faithful")}
     print("; ".join(f"the {label} file is {verdict}" for label, verdict in better.items()))
-    return 1 if better["most faithful"].startswith("NOT") else 0
+    ours, theirs = scores["most faithful"], scores["pipeline"]
+    parts = None if ours.parts is None or theirs.parts is None else (ours.parts, theirs.parts)
+    pairs = ((ours.metric, theirs.metric), (ours.size, theirs.size), (times["most faithful"], times["pipeline"]), (ours.gap, theirs.gap))
+    return End(not better["most faithful"].startswith("NOT"), *pairs, parts)
 
 
 def apart(scores: dict[str, Scored], label: str) -> str:
@@ -148,6 +182,15 @@ def autoslim(*words: str, good: tuple[int, ...] = (0,)) -> str:
     if done.returncode not in good:
         sys.exit(f"autoslim {' '.join(words)}: status {done.returncode}: {done.stderr[-500:]}")
     return done.stdout
+
+
+def told_by(*words: str, good: tuple[int, ...] = (0,)) -> Any:
+    """What a command prints with ``--json``; ends the benchmark with what came instead."""
+    text = autoslim(*words, "--json", good=good)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        sys.exit(f"autoslim {' '.join(words)}: no JSON: {text[:500]!r}")
 
 
 def score(it: Any, path: Path, untouched: Path) -> Scored:
