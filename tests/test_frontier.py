@@ -12,6 +12,7 @@ from autoslim.forecast import Forecast, Tables
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe
 from autoslim.space import Domain, SearchSpace
+from autoslim.strategies import frontier
 from autoslim.strategies._losses import Loss
 
 LAYERS = 8
@@ -164,6 +165,27 @@ def test_where_drops_are_beyond_what_is_allowed_gaps_lead():
     promise = member._promise(forecast, dear, generator, hopeless)
     assert promise == pytest.approx(member._promise(forecast, dear, np.random.default_rng(0), None))
     assert len(set(promise)) > 1
+
+
+def test_with_a_limit_on_costs_the_nearest_point_within_it_is_asked_for():
+    """All points of three layers enumerated: it is the one of the least expected gap within the limit less its margin; without a limit, or where a
+    file as near was measured, there is none to ask for."""
+    network = Network(2)
+    small = SearchSpace(tuple(d for d in network.space.domains if int(d.name.split(":")[1]) < 3), {})
+    member = plugins.find("strategies", "frontier")(small, OBJECTIVES, ("ms",), 0, network.tables.as_dict())
+    forecast, solved = member._solved()
+    assert member._nearest(forecast, solved) is None
+    every = np.array(list(itertools.product(*(range(len(domain.choices)) for domain in small.domains))))
+    limit = (forecast.ms(every).min() + forecast.ms(every).max()) / 2
+    member._learn_bound("latency_ms", limit)
+    row = member._nearest(forecast, solved)
+    assert forecast.ms(row[None])[0] <= limit
+    inside = every[forecast.ms(every) <= limit * np.exp(-frontier.MARGIN)]
+    assert forecast.gap(row[None])[0] <= forecast.gap(inside).min() * (1 + 1e-9)
+    values = {"metric": Value(0.9), "latency_ms": Value(limit / 2), "size_bytes": Value(1e4)}
+    found = Done(Measurement(values, facts={"gap": float(forecast.gap(row[None])[0])}), {"ms": -0.5}, "", "", Recipe())
+    member.tell(0, member._point(row), {}, found)
+    assert member._nearest(forecast, solved) is None
 
 
 def test_what_is_expected_to_need_recovery_gets_it_at_once():

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autoslim import pareto
+from autoslim import pareto, solver
 from autoslim.budget import LIMITS
 from autoslim.candidate import Done, Outcome, Point, Rejected
 from autoslim.forecast import Forecast, Tables, guessed
@@ -29,6 +29,11 @@ from autoslim.tables import REFERENCE_COST
 MUTANTS, POLISH_EVERY = 48, 6
 #: every so many evaluations, one looks at logarithms of the gap, the others at the drop of the metric that is expected of it
 FAITHFUL_EVERY = 3
+#: every sixth evaluation, one of another residue, asks with limits on costs for the point within them that is nearest to the original; it must
+#: be expected to have at most this share of the least gap that is measured there
+NEAREST_EVERY, NEAREST_AT, NEARER = 6, 2, 0.9
+#: how steeply a forecast beyond a limit counts against a point, and how much below a limit forecasts should be, both in logarithms
+STEEP, MARGIN = 100.0, 0.03
 #: it learns from the front and from so many of the latest results, or up to twice as many
 WINDOW = 250
 #: how many estimates of a limit are remembered
@@ -96,6 +101,8 @@ class Member(Begun):
         row = None
         if number % POLISH_EVERY == POLISH_EVERY - 1:
             row = self._polish(forecast)
+        if number % NEAREST_EVERY == NEAREST_AT:
+            row = self._nearest(forecast, solved)
         if row is None:
             row = self._promising(forecast, solved, generator, None if number % FAITHFUL_EVERY == 1 else self._loss())
         self._pending[number] = tuple(int(i) for i in row)
@@ -249,6 +256,26 @@ class Member(Begun):
         points = self._axes([one.gap * relief for _, one in rows], [one.costs for _, one in rows])
         return rows[int(np.argmax(self._gain(points)))][0]
 
+    def _nearest(self, forecast: Forecast, solved: np.ndarray) -> np.ndarray | None:
+        """The untried point within the limits on costs that is expected to be nearest to the original; None without such limits, or where
+        none is expected to be nearer than what is measured. Who gives a budget wants the best file within it, which adds next to no
+        hypervolume."""
+        if not self._bounds:
+            return None
+
+        def score(rows: np.ndarray) -> np.ndarray:
+            return np.log(np.maximum(forecast.gap(rows), 1e-12)) + STEEP * self._over(forecast, rows)
+
+        best = solver.descend(score, solved[int(np.argmin(score(solved)))], self._counts)
+        pool = forecast.canonical(np.vstack([best[None], solver.neighbours(best, self._counts)[0], solved]))
+        fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if not self._is_tried(row)], dtype=int)
+        if not len(fresh):
+            return None
+        row = fresh[int(np.argmin(score(fresh)))]
+        known = min((gap for one, gap in self._measured() if one.feasible), default=np.inf)
+        within = self._over(forecast, row[None])[0] <= MARGIN
+        return row if within and forecast.gap(row[None])[0] < NEARER * known else None
+
     def _measured(self) -> list[tuple[Told, float]]:
         """(told end, gap) on the front of gap and costs, of those that keep the limits if there are any."""
         told = list(self._told.values())
@@ -295,12 +322,16 @@ class Member(Begun):
 
     def _allowed(self, forecast: Forecast, rows: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """(n,) 1 where all limits are expected to hold, falling off beyond."""
-        factor = np.ones(len(rows))
-        for name, bound in self._bounds.items():
-            over = np.log(np.maximum(forecast.cost(name, rows), 1e-12) / max(bound, 1e-12))
-            factor *= np.exp(-np.maximum(0.0, over + 0.03) * 100)
+        factor = np.exp(-STEEP * self._over(forecast, rows))
         edge = self._edge()
         return factor if edge is None else factor * np.exp(-np.maximum(0.0, np.log(gaps / edge)) * 2)
+
+    def _over(self, forecast: Forecast, rows: np.ndarray) -> np.ndarray:
+        """(n,) by how much the costs are expected to be above the limits less a margin, in sum of logarithms."""
+        over = np.zeros(len(rows))
+        for name, bound in self._bounds.items():
+            over += np.maximum(0.0, np.log(np.maximum(forecast.cost(name, rows), 1e-12) / max(bound, 1e-12)) + MARGIN)
+        return over
 
     def _edge(self) -> float | None:
         """The gap at which the allowed drop is used up, as results tell it; None as long as none lost more."""
