@@ -105,7 +105,8 @@ def test_a_process_that_ends_outside_of_the_task_is_an_internal_error():
 
 def test_a_signal_that_is_sent_to_the_command_reaches_the_work():
     code = (
-        "import time\nfrom autoslim.cli import _guard\n"
+        "import signal, time\nfrom autoslim.cli import _guard\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs begin with it ignored
         "def act():\n    try:\n        print('ready', flush=True); time.sleep(60)\n    except KeyboardInterrupt:\n        return 130\n"
         "raise SystemExit(_guard.guarded(['apply'], act, False))"
     )
