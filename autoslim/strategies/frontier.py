@@ -91,6 +91,8 @@ class Member(Begun):
         self._close: set[tuple[int, ...]] = set()
         self._only_steps = {self.space.domains[i].name for i in self._recoveries} <= {f"{RECOVERY}:distill_steps"}
         self._count, self._due, self._known = 0, 0, list[Told]()
+        #: of every cost, measured over predicted; "of": the state of knowledge that they belong to
+        self._factors: dict[Any, Any] = {}
 
     # -- the door -------------------------------------------------------------------------------------------------------
 
@@ -312,13 +314,20 @@ class Member(Begun):
 
     def _calibrated(self, index: int, predicted: np.ndarray) -> np.ndarray:
         """Predicted costs in the measured unit, where forecast and measurement differ by a factor (throughput, memory)."""
-        told = [one for one in self._told.values() if np.isfinite(one.costs[index])]
+        now = self._count, self._ready[0]
+        if self._factors.get("of") != now:
+            self._factors = {"of": now}
+        if index not in self._factors:
+            self._factors[index] = self._factor(index)
+        return predicted * self._factors[index]
+
+    def _factor(self, index: int) -> float:
+        """The median of measured over predicted of a cost."""
+        told = [one for one in self._told.values() if np.isfinite(one.costs[index])][-200:]
         if not told:
-            return predicted
-        name = self._costs[index][0]
-        rows = np.array([one.row for one in told[-200:]])
-        ratio = np.array([one.costs[index] for one in told[-200:]]) / np.maximum(self._ready[1].cost(name, rows), 1e-12)
-        return predicted * float(np.median(ratio))
+            return 1.0
+        rows, costs = np.array([one.row for one in told]), np.array([one.costs[index] for one in told])
+        return float(np.median(costs / np.maximum(self._ready[1].cost(self._costs[index][0], rows), 1e-12)))
 
     def _allowed(self, forecast: Forecast, rows: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """(n,) 1 where all limits are expected to hold, falling off beyond."""
