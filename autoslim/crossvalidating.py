@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autoslim import pool, report, settings, tables, threads
+from autoslim import pool, recommending, report, settings, threads
 from autoslim.ablating import spec_of
 from autoslim.application import evaluator_of
 from autoslim.engine import compress
@@ -121,7 +121,7 @@ def candidates(material: report.Material, most: int) -> list[Mapping[str, Any]]:
     good = [row for row in material.offered if row["feasible"] and material.points[row["key"]].outcome.recipe.steps]
     if not good:
         raise UserError(f"study {material.name}: no verified point keeps the limits, so there is nothing to choose from")
-    return sorted(good, key=lambda row: tables.cost(row, material.context))[:most]
+    return sorted(good, key=lambda row: recommending.cost(row, material.context))[:most]
 
 
 def crossvalidated(
@@ -143,7 +143,7 @@ def crossvalidated(
             for number, part in enumerate(parts, 1):
                 say(f"{describe(recipe)}: fold {number} of {folds}")
                 found.append(judge(evaluator, recipe, part, Path(folder)))
-            yield row_of(point, recipe, found, tables.cost(point, material.context))
+            yield row_of(point, recipe, found, recommending.cost(point, material.context))
 
 
 def crossvalidate(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoslim import tables
+from autoslim import recommending
 from autoslim.errors import AutoSlimError
 from autoslim.study import Study
 
@@ -41,7 +41,7 @@ def examine(
 ) -> None:
     """Add the checks to the verified rows, that which ``rows`` of front.csv recommend first, the others while there is time; a checked file
     is not checked again, nor is the untouched one."""
-    chosen = tables.best(rows, context) or tables.closest(rows, context)
+    chosen = recommending.best(rows, context) or recommending.closest(rows, context)
     verified = study.fact("verified") or []
     base = next((row for row in verified if row["sha256"] == study.fact("untouched_sha256")), None)
     if base is None:

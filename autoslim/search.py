@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoslim import host, plugins, report, rivals, shipping, warming
+from autoslim import host, plugins, recommending, report, rivals, shipping, warming
 from autoslim.candidate import Candidate, Done, Failed, Outcome
 from autoslim.ending import ended, overdue, spare
 from autoslim.entries import is_interrupted
@@ -281,6 +281,7 @@ def finish(loop: Loop, scales: Scales) -> dict[str, Any]:
     chosen = shipping.to_verify(there, context, loop.spec.verify)
     keys = {entry.key for entry in chosen}
     chosen += [entry for entry in loop.outsiders if entry.key not in keys and shipping.has_file(loop.out, entry)]
+    loop.study.set_fact(recommending.FACT, recommending.law_of(report.judged_entries(loop.study, context), context))
     until = None if loop.spec.time is None else loop.begun + loop.spec.time
     job, worker = job_of(loop.spec, loop.out), loop.executor.verifier() or shipping.Worker(loop.out / "worker.log")
     worker.beat = loop.study.renew

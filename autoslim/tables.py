@@ -12,7 +12,8 @@ import numpy as np
 from autoslim import pareto
 from autoslim.budget import drop, feasible
 from autoslim.candidate import Done, Failed, Rejected
-from autoslim.metrics import Direction, Measurement, Value, direction_of, loss_sign
+from autoslim.losses import weighed
+from autoslim.metrics import Direction, Measurement, Value, direction_of
 from autoslim.recipe import describe
 from autoslim.study import NO_TRIAL, Entry
 
@@ -52,6 +53,7 @@ FRONT_COLUMNS = (
     "throughput",
     "latency_p95_ms",
     "drop_val",
+    "drop_expected",
     "metric_val_low",
     "metric_val_high",
     "gap",
@@ -260,6 +262,7 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
         "throughput": checked["throughput"]["value"],
         "latency_p95_ms": checked["latency_p95_ms"],
         "drop_val": drop(found.get("metric"), untouched.get("metric"), direction),
+        "drop_expected": drop_expected(found, context),
         "test_split": checked["split"],
         "summary": describe(outcome.recipe),
         "outside": entry.number == NO_TRIAL,
@@ -268,6 +271,16 @@ def front_row(entry: Entry, checked: Mapping[str, Any], context: Mapping[str, An
         "gap": found.facts.get("gap"),
         **energy_columns(checked),
     } | {f"metric_{name}": value for name, value in checked["others"].items()}
+
+
+def drop_expected(found: Measurement, context: Mapping[str, Any]) -> float | None:
+    """The drop that the gap of a file stands for, weighed with the drop on validation data; None where the study learned no such law, or where
+    the metric has no interval by which to weigh."""
+    law, gap, metric, base = context.get("loss"), found.facts.get("gap"), found.values["metric"], context["untouched"].get("metric")
+    if law is None or gap is None or metric.low is None or metric.high <= metric.low:
+        return None
+    told = float(law([gap])[0]) * abs(base)
+    return weighed(told, drop(metric.value, base, context["metric_direction"]), (metric.high - metric.low) / (2 * 1.96))
 
 
 def own_ratio(label: str) -> dict[str, Value]:
@@ -312,58 +325,6 @@ def trial_row(entry: Entry) -> dict[str, Any]:
         "summary": describe(outcome.recipe),
         "recipe": json.dumps(outcome.recipe.as_dict(), sort_keys=True),
     }
-
-
-def offered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows that may be recommended, picked and counted: all but rivals outside of the search space."""
-    return [row for row in rows if not row.get("outside")]
-
-
-def best(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row to recommend among the feasible, by validation data and verified costs: of those :func:`within_one_error` the one with the
-    smallest product of the costs that are objectives. None without a feasible row. Rivals outside of the search space are never recommended."""
-    near = within_one_error([row for row in offered(rows) if row["feasible"]])
-    return min(near, key=lambda row: cost(row, context)) if near else None
-
-
-def within_one_error(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows within one standard error of the best metric on validation data (Breiman et al. 1984, the one-SE rule)."""
-    return as_good(rows, 1.0)
-
-
-def within_interval(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows within the 95 % interval of the best metric on validation data."""
-    return as_good(rows, 1.96)
-
-
-def as_good(rows: Sequence[Mapping[str, Any]], errors: float) -> list[Mapping[str, Any]]:
-    """The rows within so many standard errors of the best metric on validation data; none wide where the metric has no interval."""
-    if not rows:
-        return []
-    sign = loss_sign(rows[0]["metric_direction"])
-    top = min(rows, key=lambda row: row["metric_val"] * sign)
-    spread = (top["metric_val_high"] - top["metric_val_low"]) / (2 * 1.96) if top["metric_val_high"] is not None else 0.0
-    return [row for row in rows if (row["metric_val"] - top["metric_val"]) * sign <= errors * spread + 1e-12]
-
-
-def cost(row: Mapping[str, Any], context: Mapping[str, Any]) -> float:
-    """Product of the row's costs in units of the untouched model, over the objectives of the study."""
-    ratios = {"latency_ms": row["latency_ratio"], "throughput": row["latency_ratio"], "size_bytes": row["size_ratio"]}
-    total = 1.0
-    for name in context["objectives"]:
-        if name != "metric":
-            base = context["untouched"].get(name)
-            total *= ratios.get(name, row[name] / base if base else 1.0)
-    return total
-
-
-def closest(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row that breaks the limits least, in sum; no rival outside of the search space."""
-
-    def broken(row: Mapping[str, Any]) -> float:
-        return sum(max(0.0, amount) for amount in violations_of(row, context["budget"], context["untouched"]).values())
-
-    return min(offered(rows), key=broken, default=None)
 
 
 def violations_of(row: Mapping[str, Any], budget: Any, untouched: Measurement) -> dict[str, float]:

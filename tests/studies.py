@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoslim import tables
+from autoslim import recommending, tables
 from autoslim.budget import Budget, Drop, Limit
 from autoslim.candidate import Done, Failed, Rejected
 from autoslim.forecast import Tables
@@ -135,8 +135,9 @@ def without_waiting_for_the_disk():
 
 @without_waiting_for_the_disk()
 def make(folder, trials=40, layers=("stem", "body.0", "body.1", "head"), verify=8, budget=None, max_drop=None, seed=0, storage=None, identity=None,
-         environment=None, better=0.0, name="synthetic"):  # fmt: skip
-    """A finished study in ``folder``; returns it, opened for reading. ``better`` makes every file faster by that share."""
+         environment=None, better=0.0, name="synthetic", loss=None):  # fmt: skip
+    """A finished study in ``folder``; returns it, opened for reading. ``better`` makes every file faster by that share; ``loss`` takes the place of
+    what the results tell of drops by gaps."""
     layers = list(layers)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +169,8 @@ def make(folder, trials=40, layers=("stem", "body.0", "body.1", "head"), verify=
             seen.setdefault(recipe.key, number)
         study.tell(number, outcome, ["ms"], OBJECTIVES, cached)
     verify_some(study, untouched, verify, limits)
+    found = recommending.law_of(study.entries(), {"untouched": untouched, "metric_direction": "max"})
+    study.set_fact(recommending.FACT, loss or found)
     study.close()
     return Study.read(folder, name, storage)
 

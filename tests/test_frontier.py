@@ -9,11 +9,11 @@ import pytest
 from autoslim import pareto, plugins
 from autoslim.candidate import Done, Rejected
 from autoslim.forecast import Forecast, Tables
+from autoslim.losses import Loss
 from autoslim.metrics import Measurement, Value
 from autoslim.recipe import Recipe
 from autoslim.space import Domain, SearchSpace
 from autoslim.strategies import frontier
-from autoslim.strategies._losses import Loss
 
 LAYERS = 8
 SHARES = (1.0, 0.75, 0.5, 0.25)

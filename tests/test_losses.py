@@ -1,9 +1,9 @@
-"""strategies/_losses.py: the drop that a gap stands for."""
+"""losses.py: the drop that a gap stands for."""
 
 import numpy as np
 import pytest
 
-from autoslim.strategies._losses import LEAST, MOST, Loss, allowed, learned
+from autoslim.losses import LEAST, MOST, SURE, Loss, allowed, learned, weighed
 
 
 @pytest.mark.parametrize(("root", "line"), [(0.04, 0.0), (0.0, 0.2), (0.03, 0.1)])
@@ -44,3 +44,12 @@ def test_the_limit_is_read_off_the_results():
     assert allowed(np.array([0.01]), np.array([np.nan])) == MOST
     assert allowed(np.array([]), np.array([])) == MOST
     assert allowed(np.array([1e-6]), np.array([1.0])) == LEAST
+
+
+def test_two_estimates_are_weighed_by_their_variances():
+    """The mean of two normal estimates, by hand: 0.01 +- 0.01 * SURE and 0.03 +- 0.005."""
+    left, right = 1 / (0.01 * SURE) ** 2, 1 / 0.005**2
+    assert weighed(0.01, 0.03, 0.005) == pytest.approx((0.01 * left + 0.03 * right) / (left + right))
+    assert weighed(0.01, 0.03, 1e-6) == pytest.approx(0.03, rel=1e-3)
+    assert weighed(0.01, 0.03, 10.0) == pytest.approx(0.01, rel=1e-3)
+    assert weighed(0.0, 0.03, 0.005) == pytest.approx(0.0, abs=1e-6)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import studies
-from autoslim import report
-from autoslim.budget import Budget, Limit
+from autoslim import recommending, report
+from autoslim.budget import Budget, Drop, Limit
 from autoslim.reporting import cards, comparison, comparison_page, figures, picking
 from autoslim.reporting import page as pages
 from autoslim.reporting.context import Material
@@ -111,6 +111,21 @@ def test_the_budget_line_chooses_what_pick_chooses(browser, folder):
             page.evaluate("bound => window.autoslim.setBudget(bound, true)", bound)
             budget = Budget({**material.context["budget"].limits, "ms": Limit(bound, False)})
             found = picking.pick(material, material.context | {"budget": budget})
+            assert page.locator("#verdict").get_attribute("data-key") == (found.row["key"] if found.met else "")
+
+
+@pytest.mark.parametrize("root", [0.0, 0.06, 0.1, 1.0])
+def test_under_a_limit_on_the_drop_the_page_chooses_what_pick_chooses(browser, tmp_path, root):
+    """Expectations leave some out, all but the least, or none."""
+    study = studies.make(
+        tmp_path, 80, budget={"ms": Limit(9.0, False)}, max_drop=(0.003, False), verify=10, loss={"root": root, "line": 0.0}
+    )
+    report.write(study, tmp_path)
+    material = Material(study)
+    with Watched(browser, address(tmp_path)) as page:
+        for bound in sorted(row["latency_ms_high"] * 1.001 for row in material.rows):
+            page.evaluate("bound => window.autoslim.setBudget(bound, true)", bound)
+            found = picking.pick(material, material.context | {"budget": Budget({"ms": Limit(bound, False)}, Drop(0.003, False))})
             assert page.locator("#verdict").get_attribute("data-key") == (found.row["key"] if found.met else "")
 
 
@@ -347,7 +362,6 @@ def hovered(page, chart, x, y):
 
 def test_energy_is_an_axis_and_has_a_line_that_chooses_within_it(browser, tmp_path):
     """The oracle is the rule of the tables on the rows that a person would leave on the list."""
-    from autoslim import tables
 
     study = studies.make(tmp_path, 60, budget={"ms": Limit(8.0, False)}, verify=10)
     rows = study.fact("verified")
@@ -364,7 +378,7 @@ def test_energy_is_an_axis_and_has_a_line_that_chooses_within_it(browser, tmp_pa
         answers = set()
         for bound in [(left + right) / 2 for left, right in zip(bounds, bounds[1:], strict=False)]:
             page.evaluate("bound => window.autoslim.setBudget(bound, true)", bound)
-            best = tables.best([row for row in material.rows if row["energy_mj"] <= bound], material.context)
+            best = recommending.best([row for row in material.rows if row["energy_mj"] <= bound], material.context)
             assert page.locator("#verdict").get_attribute("data-key") == (best["key"] if best else "")
             answers.add(best and best["key"])
         assert len(answers) > 1, "the line decides something"

@@ -3,7 +3,7 @@
 import pytest
 
 import studies
-from autoslim import report, tables
+from autoslim import recommending, report
 from autoslim.budget import Budget, Drop, Limit
 from autoslim.cli.main import call
 from autoslim.errors import UserError
@@ -27,7 +27,7 @@ def test_a_budget_is_answered_by_the_rule_of_the_tables(material):
         context = under(material, ms=ms)
         found = picking.pick(material, context)
         rows = picking.judged(material.rows, context)
-        assert found.row["key"] == tables.best(rows, context)["key"]
+        assert found.row["key"] == recommending.best(rows, context)["key"]
         assert found.row["latency_ms_high"] <= ms
         assert f"{sum(row['feasible'] for row in rows)} of {len(rows)} verified points" in found.why[0]
 
@@ -49,7 +49,7 @@ def test_alternatives_are_the_next_best_and_the_nearest_misses(material):
     context = under(material, ms=4.0)
     found = picking.pick(material, context)
     good = [row for row in picking.judged(material.rows, context) if row["feasible"] and row["key"] != found.row["key"]]
-    assert found.alternatives[0]["row"]["key"] == tables.best(good, context)["key"]
+    assert found.alternatives[0]["row"]["key"] == recommending.best(good, context)["key"]
     misses = [other for other in found.alternatives if other["why"].startswith("rejected")]
     slow = sorted((row for row in material.rows if row["latency_ms_high"] > 4.0), key=lambda row: row["latency_ms_high"])
     assert [other["row"]["key"] for other in misses] == [row["key"] for row in slow[:2]]
@@ -119,6 +119,19 @@ def test_a_budget_that_nothing_meets_names_the_nearest_miss(material):
     assert not picking.pick(material, strict).met
     lossy = next(row for row in material.rows if row["latency_ms_high"] < 4.0)
     assert picking.broken_words(lossy, strict) == f"a drop of {lossy['drop_val']:.4g} on validation data where 0.001 is allowed"
+
+
+def test_the_reason_tells_what_is_expected_of_the_drop(tmp_path):
+    """Where all files within the interval are expected to lose too much, the reason says so."""
+    for root, limit, words_told in (
+        (0.0, 0.02, "it has the smallest product"),
+        (0.1, 0.003, "expected to keep the limit"),
+        (0.1, 5e-5, "none of which is"),
+    ):
+        material = Material(studies.make(tmp_path / str(limit), 80, verify=10, loss={"root": root, "line": 0.0}))
+        found = picking.pick(material, under(material, drop=limit))
+        assert words_told in found.why[1]
+        assert f"{found.row['drop_expected']:+.4g} is expected" in found.why[2]
 
 
 @pytest.mark.parametrize("text", ["foo=1", "metric=0", "metric=x", "latency_ms=-1", ""])

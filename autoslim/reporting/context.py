@@ -1,14 +1,16 @@
 """What tables and pages need of a study, from the record alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from autoslim import hindsight, outsiders, tables
+from autoslim import hindsight, outsiders, recommending, tables
 from autoslim.budget import Budget, Drop, Limit
 from autoslim.candidate import Done
 from autoslim.errors import UserError
+from autoslim.losses import Loss
 from autoslim.metrics import Measurement, Value
 from autoslim.reading import Reading
 from autoslim.study import Entry, Study
@@ -32,6 +34,7 @@ def context_of(study: "Study | Reading | Material") -> dict[str, Any]:
         "untouched": untouched,
         "spec": spec,
         "objectives": spec["objectives"],
+        "loss": None if (law := study.fact(recommending.FACT)) is None else Loss(law["root"], law["line"], math.inf),
         "budget": Budget(limits, Drop(*spec["max_drop"]) if spec["max_drop"] else None),
     }
 
@@ -118,7 +121,7 @@ class Material:
     @cached_property
     def offered(self) -> list[dict[str, Any]]:
         """The rows that may be recommended, picked and counted: all but rivals outside of the search space."""
-        return tables.offered(self.rows)
+        return recommending.offered(self.rows)
 
     @cached_property
     def trials(self) -> list[dict[str, Any]]:
@@ -133,4 +136,4 @@ class Material:
     @cached_property
     def chosen(self) -> Mapping[str, Any] | None:
         """The recommended row, else the one that breaks the limits least, else None."""
-        return tables.best(self.rows, self.context) or tables.closest(self.rows, self.context)
+        return recommending.best(self.rows, self.context) or recommending.closest(self.rows, self.context)

@@ -23,7 +23,7 @@ AXES = {
     "energy_mj": ("energy", "mJ", "min", "energy_mj", "energy_mj", 1.0, None),
 }
 POINT_COLUMNS = (
-    "key", "label", "feasible", "summary", "metric_val", "metric_val_low", "metric_val_high", "metric_test", "metric_test_low",
+    "key", "label", "feasible", "summary", "metric_val", "metric_val_low", "metric_val_high", "drop_val", "drop_expected", "metric_test", "metric_test_low",
     "metric_test_high", "drop_test", "drop_test_low", "drop_test_high", "latency_ms", "latency_ms_low", "latency_ms_high",
     "latency_ratio", "latency_ratio_low", "latency_ratio_high", "size_bytes", "size_ratio", "macs", "params", "peak_memory_bytes",
     "throughput", "energy_mj", "energy_mj_low", "energy_mj_high", "model_file", "outside",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autoslim import pareto, tables
+from autoslim import pareto, recommending, tables
 from autoslim.budget import feasible
 from autoslim.errors import UserError
 from autoslim.metrics import METRICS, OBJECTIVES, Measurement, Value, loss_sign
@@ -77,23 +77,32 @@ def by_budget(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], s
     """The rows from the recommended one on, each the recommendation when those before it are away."""
     order, rest = [], list(good)
     while rest:
-        best = tables.best(rest, context)
+        best = recommending.best(rest, context)
         order.append(best)
         rest = [row for row in rest if row is not best]
+    return order, by_budget_rule(good, context)
+
+
+def by_budget_rule(good: list[Row], context: Mapping[str, Any]) -> str:
+    """Why the first of :func:`by_budget` is the first."""
+    near = recommending.within_one_error(good)
+    kept = recommending.within_expectation(near, context)
+    among = f"Of those within one standard error of the best {good[0]['metric']} on validation data"
+    limit = context["budget"].max_drop
+    if limit is not None and recommending.expected(kept[0]) > limit.resolve(context["untouched"].get("metric")) + 1e-12:
+        return f"{among}, none of which is expected to keep the limit on the drop, it is expected to lose least."
+    also = "" if len(kept) == len(near) else " and expected to keep the limit on the drop"
     costs = " and ".join(METRICS[name].name for name in context["objectives"] if name != "metric") or "cost"
-    return order, (
-        f"Of those within one standard error of the best {good[0]['metric']} on validation data, it has the smallest product of {costs}, "
-        "each as a ratio to the untouched model."
-    )
+    return f"{among}{also}, it has the smallest product of {costs}, each as a ratio to the untouched model."
 
 
 def by_gap(good: list[Row], context: Mapping[str, Any]) -> tuple[list[Row], str]:
     """The rows within the interval of the best metric, those nearest to the original's outputs first; then the others by their metric. Gaps on
     validation data tell more of the metric on test data than the metric on a few hundred validation samples does, so that the metric only
     keeps away files that it calls worse beyond doubt."""
-    near = tables.within_interval(good)
+    near = recommending.within_interval(good)
     keys = {row["key"] for row in near}
-    order = sorted(near, key=lambda row: (far(row), tables.cost(row, context), row["key"]))
+    order = sorted(near, key=lambda row: (far(row), recommending.cost(row, context), row["key"]))
     sign = loss_sign(good[0]["metric_direction"])
     rest = sorted((row for row in good if row["key"] not in keys), key=lambda row: (row["metric_val"] * sign, far(row), row["key"]))
     told = "" if order[0].get("gap") is None else f" ({order[0]['gap']:.3g})"
@@ -115,7 +124,9 @@ def by_shape(good: list[Row], context: Mapping[str, Any], weights: Mapping[str, 
     scaled = (points - points[mask].min(axis=0)) / np.where(span > 0, span, 1.0)
     share = np.array([1.0 if weights is None else weights[name] for name in objectives])
     score = scaled @ share / share.sum()
-    order = sorted(range(len(good)), key=lambda i: (not level[i], score[i], far(good[i]), tables.cost(good[i], context), good[i]["key"]))
+    order = sorted(
+        range(len(good)), key=lambda i: (not level[i], score[i], far(good[i]), recommending.cost(good[i], context), good[i]["key"])
+    )
     goals = ", ".join(name if weights is None else f"{name} x{weights[name]:g}" for name in objectives)
     rule = "It is the knee" if weights is None else "It has the least weighted sum"
     return [
@@ -173,7 +184,12 @@ def margins(row: Row, context: Mapping[str, Any]) -> list[str]:
     for name, amount in broken.items():
         if name == "max_drop":
             allowed = context["budget"].max_drop.resolve(context["untouched"].get("metric"))
-            said.append(f"Its drop on validation data is {row['drop_val']:+.4g} of {allowed:.4g} allowed.")
+            told = (
+                ""
+                if row.get("drop_expected") is None
+                else f"; with its gap to the original weighed in, {row['drop_expected']:+.4g} is expected"
+            )
+            said.append(f"Its drop on validation data is {row['drop_val']:+.4g} of {allowed:.4g} allowed{told}.")
         else:
             measured = context["budget"].judged_by(name)
             end = ", upper end of the interval," if row.get(f"{measured}_high") is not None else ""

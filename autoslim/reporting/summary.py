@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoslim import hindsight, tables
+from autoslim import hindsight, recommending, tables
 from autoslim.budget import feasible
 from autoslim.candidate import Done
 from autoslim.growth import Growth
@@ -62,7 +62,7 @@ def summarise(material: Material) -> dict[str, Any]:
     """The content of summary.json."""
     study, entries, rows, context = material.study, material.entries, material.offered, material.context
     budget, untouched, runs = context["budget"], context["untouched"], material.fact("runs") or []
-    chosen = tables.best(rows, context)
+    chosen = recommending.best(rows, context)
     good = [row for row in rows if row["feasible"]]
     done = [entry.outcome for entry in entries if isinstance(entry.outcome, Done) and feasible(entry.outcome.violations)]
     fastest = min(rows, key=lambda row: row["latency_ms"], default=None)

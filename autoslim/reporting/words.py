@@ -7,7 +7,7 @@ from typing import Any
 
 from autoslim.budget import LIMITS
 from autoslim.metrics import loss_sign
-from autoslim.tables import offered
+from autoslim.recommending import offered
 
 #: what a limit is called in a sentence, and the unit that it is told in
 PLAIN = {"ms": ("latency", " ms"), "mb": ("file size", " MB"), "macs": ("multiply-accumulates", ""), "memory_mb": ("memory", " MB")}

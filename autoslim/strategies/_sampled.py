@@ -21,7 +21,8 @@ class SampledStrategy:
     """The work that samplers share; a member gives ``make`` (random state -> sampler) and how it learns of rejections.
 
     ``rejected_as``: PRUNED for samplers that use pruned trials with constraints (TPE); COMPLETE, with the worst values seen,
-    for those that look only at complete ones (NSGA-II).
+    for those that look only at complete ones (NSGA-II). ``failure_breaks``: whether a failed point breaks a constraint of its own; without, its
+    worst values alone tell of it.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class SampledStrategy:
         seed: int,
         make: Callable[[int], BaseSampler],
         rejected_as: TrialState,
+        failure_breaks: bool = True,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space, self._objectives, self._constraints, self._seed = space, tuple(objectives), (*constraints, FAILED), seed
+        self._space, self._objectives, self._constraints, self._seed = space, tuple(objectives), tuple(constraints), seed
+        self._constraints += (FAILED,) if failure_breaks else ()
         self._make, self._rejected_as = make, rejected_as
         self._study = optuna.create_study(directions=["minimize" if d == "min" else "maximize" for _, d in objectives], sampler=make(0))
         self._distributions = {domain.name: distribution(domain) for domain in space.domains}
@@ -89,7 +92,7 @@ class SampledStrategy:
 
     def _violations(self, outcome: Outcome) -> dict[str, float]:
         if isinstance(outcome, Failed):
-            return dict.fromkeys(self._constraints, 0.0) | {FAILED: 1.0}
+            return {name: float(name == FAILED) for name in self._constraints}
         return {name: float(outcome.violations.get(name, 0.0)) for name in self._constraints}
 
 

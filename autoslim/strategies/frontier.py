@@ -18,11 +18,11 @@ from autoslim import pareto, solver
 from autoslim.budget import LIMITS
 from autoslim.candidate import Done, Outcome, Point, Rejected
 from autoslim.forecast import Forecast, Tables, guessed
+from autoslim.losses import Loss, learned
 from autoslim.metrics import Measurement, loss_sign
 from autoslim.settings import ENOUGH
 from autoslim.space import RECOVERY
 from autoslim.strategies._begun import Begun
-from autoslim.strategies._losses import Loss, learned
 from autoslim.strategies._solutions import Solutions
 from autoslim.tables import REFERENCE_COST
 

@@ -12,8 +12,8 @@ from autoslim.strategies._sampled import SampledStrategy
 
 
 class Member(SampledStrategy):
-    """It ignores all but complete trials, so rejected points reach it as complete ones with the worst values seen. ``startup``: how many
-    random points come first."""
+    """It ignores all but complete trials, so rejected and failed points reach it as complete ones with the worst values seen; a constraint
+    for failures would be one more process to fit. ``startup``: how many random points come first."""
 
     def __init__(
         self, space: SearchSpace, objectives: Sequence[tuple[str, Direction]], constraints: Sequence[str], seed: int, startup: int = 8
@@ -25,4 +25,5 @@ class Member(SampledStrategy):
             seed,
             lambda state: GPSampler(n_startup_trials=startup, seed=state),
             TrialState.COMPLETE,
+            failure_breaks=False,
         )

@@ -33,7 +33,7 @@
     splitLine: { lineStyle: { color: colour("line") } }, nameTextStyle: { color: colour("soft-ink") },
   });
 
-  // -- the rule of `autoslim pick`: within the limits, one standard error of the best metric, least product of costs -----
+  // -- the rule of `autoslim pick`: within the limits, one standard error of the best metric and the expected drop, least product of costs --
   const better = data.metric.direction === "min" ? 1 : -1;
   const LIMITS = { ms: ["latency_ms", "latency_ms_high"], time_share: ["latency_ratio", "latency_ratio_high"], mb: ["size_bytes"], macs: ["macs"], memory_mb: ["peak_memory_bytes"] };
   function violations(row, limits) {
@@ -53,13 +53,16 @@
     const ratios = { latency_ms: row.latency_ratio, throughput: row.latency_ratio, size_bytes: row.size_ratio };
     return data.objectives.filter((name) => name !== "metric").reduce((total, name) => total * (ratios[name] ?? (data.untouched[name] ? row[name] / data.untouched[name] : 1)), 1);
   }
+  const expected = (row) => row.drop_expected ?? row.drop_val;
   /** ``further``: a limit of this page alone, {column, bound}, on a cost that the command line has no limit on. */
   function best(limits, further = null) {
     const good = data.points.filter((row) => !row.outside && Object.values(violations(row, limits)).every((amount) => amount <= 1e-9) && (!further || (row[further.column] ?? Infinity) <= further.bound * (1 + 1e-9)));
     if (!good.length) return null;
     const top = good.reduce((a, b) => (b.metric_val * better < a.metric_val * better ? b : a));
     const spread = top.metric_val_high === null ? 0 : (top.metric_val_high - top.metric_val_low) / (2 * 1.96);
-    return good.filter((row) => (row.metric_val - top.metric_val) * better <= spread + 1e-12).reduce((a, b) => (cost(b) < cost(a) ? b : a));
+    const near = good.filter((row) => (row.metric_val - top.metric_val) * better <= spread + 1e-12);
+    const told = data.max_drop === null ? near : near.filter((row) => expected(row) <= data.max_drop + 1e-12);
+    return told.length ? told.reduce((a, b) => (cost(b) < cost(a) ? b : a)) : near.reduce((a, b) => (expected(b) < expected(a) ? b : a));
   }
   /** The limit of an axis: one on the ratio is a share of the untouched time, as `--budget-ms 60%` is, and takes the place of one in ms. */
   const limitOf = (axis) => (axis.id === "latency_ratio" ? "time_share" : axis.limit);
