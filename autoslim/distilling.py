@@ -50,6 +50,8 @@ def distilled(
     curriculum = Curriculum.of(draft, pupil, teacher, lessons, settings, loss)
     if not curriculum.teaches:
         return ["distillation: nothing to learn from (soft, labels, hints and attention are 0, or have nothing to act on)"]
+    if settings["eased"] and not settings["rewind"] and curriculum.loss is None:
+        settings = {**settings, "lr": float(settings["lr"]) * optimizing.eased(settings["optimizer"], best)}
     best = best if curriculum.loss is None else curriculum.judge(draft.model, held, pause)
     start = float("inf") if settings["rewind"] else best
     model, after, step = distil(draft, pupil, curriculum, lessons, held, settings, start, pause, seed, trunk)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from autoslim.settings import STABLE, fork
 
 MOMENTUM = 0.9
+#: a gap from which networks learn at the whole rate
+FAR = 0.125
 #: steps of the warm-up of a STABLE schedule
 WARM_UP = 100
 
@@ -26,6 +28,13 @@ def optimizer(name: str, parameters: Sequence[Tensor], lr: float, decay: float) 
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, nesterov=True)
     return torch.optim.RMSprop(groups, lr=lr) if name == "rmsprop" else torch.optim.AdamW(groups, lr=lr)
+
+
+def eased(name: str, gap: float) -> float:
+    """The share of the rate for a network whose gap to the original is ``gap``. Steps of adam and rmsprop are as long as the rate, however small the
+    gradients are, and near an optimum a gap grows as the square of the distance: so the rate falls with its root. sgd's steps shrink by
+    themselves."""
+    return 1.0 if name == "sgd" or not gap < FAR else math.sqrt(max(gap, 0.0) / FAR)
 
 
 def relative(parameters: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:

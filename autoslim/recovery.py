@@ -23,7 +23,7 @@ from autoslim.inputs import Inputs, batch_size, call
 from autoslim.layers import COUNTED
 from autoslim.lessons import Lesson, judge, some_of
 from autoslim.pool import Pool
-from autoslim.settings import ENOUGH, check
+from autoslim.settings import ENOUGH, LOSSLESS, check
 
 BIAS_LESSONS, NORM_LESSONS, SOLVE_LESSONS = 4, 8, 4
 
@@ -98,8 +98,8 @@ def recover(
         notes.append(f"{name}: gap {best:.4g} -> {after:.4g}, {'kept' if after < best else 'undone'}")
         if after < best:
             draft.model, best = trial, after
-    if settings["distill_steps"] and best <= ENOUGH:
-        notes.append(f"distillation: not needed, the gap is below {ENOUGH:g}")
+    if settings["distill_steps"] and best <= LOSSLESS:
+        notes.append(f"distillation: not needed, the gap is below {LOSSLESS:g}")
     elif settings["distill_steps"]:
         notes += distilling.distilled(draft, teacher, pool or lessons, held, settings, best, loss, pause, seed, trunk)
     return notes

@@ -7,7 +7,8 @@ from typing import Any
 from autoslim.errors import UserError
 
 #: resolve: solve layers anew from the original's outputs; bn: re-estimate batch-norm statistics; ln: match mean and variance of layer norms;
-#: bias: correct biases; distill_steps, lr: short distillation, towards soft labels at a temperature (their weight), the task's own loss
+#: bias: correct biases; distill_steps, lr: short distillation (eased: at a lower rate where
+#: little is left to win), towards soft labels at a temperature (their weight), the task's own loss
 #: (labels), the original's features (hints) and attention maps (attention); outputs: what outputs are, where their shape does not tell;
 #: rewind: a file of earlier weights to begin it from, or "initial"; optimizer, schedule (of the rate), batch (samples of a batch that a step takes, 0 for
 #: all), weight_decay, dropout (on what linear layers read): how it learns; samples (of the train split, 0 for those of the other steps),
@@ -20,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "rewind": "",
     "distill_steps": 0,
     "lr": 1e-3,
+    "eased": True,
     "soft": 1.0,
     "temperature": 1.0,
     "labels": 0.0,
@@ -35,8 +37,9 @@ DEFAULTS: dict[str, Any] = {
     "views": "none",
     "norms": "fixed",
 }
-#: a gap (nats of KL divergence, or relative squared error) below which no further step of recovery is made
-ENOUGH = 0.005
+#: a gap (nats of KL divergence, or relative squared error) below which no further of the quick steps of recovery is made, and one below which
+#: nothing is distilled either
+ENOUGH, LOSSLESS = 0.005, 0.0005
 #: the schedule that longer and shorter distillations have in common up to the fall, and one over the share of the steps that this takes
 STABLE, FALL = "stable", 5
 CHOICES = {

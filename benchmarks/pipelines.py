@@ -1,6 +1,6 @@
 """A search against a fixed pipeline: the pipeline's end gives the budget (bytes, multiply-accumulates, time, drop), the search has to do better.
 
-Run: ``python benchmarks/pipelines.py [STUDY ...] [--trials N] [--time 4m] [--seeds 0 1 ...] [--out FOLDER]`` (default: iris digits_steps speech; a few
+Run: ``python benchmarks/pipelines.py [STUDY ...] [--trials N] [--time 4m] [--space NAME] [--seeds 0 1 ...] [--out FOLDER]`` (default: iris digits_steps speech; a few
 minutes each and seed; of several seeds, which search and pipeline have alike, also the means). All ends are scored on test data and timed in turn. Prints a table per study; exits with 1 where the search is not better: no more
 bytes, less time, and a metric on test that is no lower, or (said so) lower by less than its paired interval; the gap says which of the two computes
 more like the untouched network: mean distance of the outputs on test data, of class scores the Kullback-Leibler divergence, needs no labels. The drop that the search is held to is
@@ -58,10 +58,11 @@ def main() -> int:
     parser.add_argument("studies", nargs="*", default=["iris", "digits_steps", "speech"])
     parser.add_argument("--trials", default="24", help="evaluations of each search")
     parser.add_argument("--time", default="4m", help="of each search, verification included")
+    parser.add_argument("--space", default="auto", help="what is searched")
     parser.add_argument("--seeds", nargs="+", default=["0"], help="of each search and of the pipeline beside it")
     parser.add_argument("--out", help="a folder for all files; default: a temporary one")
     told = parser.parse_args()
-    limits = ["--trials", told.trials, "--time", told.time]
+    limits = ["--trials", told.trials, "--time", told.time, "--space", told.space]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(told.out or folder)
         return max(all_seeds(name, limits, told.seeds, out) for name in told.studies)

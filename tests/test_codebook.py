@@ -114,7 +114,7 @@ def test_zeros_of_a_sparse_layer_stay_and_do_not_draw_clusters():
 
 @pytest.mark.parametrize("kind", [kind if kind == "kmeans" else pytest.param(kind, marks=pytest.mark.slow) for kind in codebook.LEVELS])
 def test_levels_survive_recovery(kind, monkeypatch):
-    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
+    monkeypatch.setattr(recovery, "LOSSLESS", 0.0)
     name = "blocks.0.conv1"
     model, draft = coded({"bits": 3, "levels": kind}, extra=[Step("sparsity", name, 0.5), Step("codebook", "head", 2)])
     lessons = [Lesson(x, model(x).detach()) for x in (noise(32, 3, 8, 8, seed=seed) for seed in range(6))]

@@ -37,7 +37,7 @@ def learnt(school, steps, trunk, pooled=True, **more):
 
 @pytest.mark.parametrize(("pooled", "more"), [(True, {}), (False, {"hints": 0.5, "optimizer": "sgd"})])
 def test_a_longer_one_goes_on_and_ends_as_one_from_the_start(school, tmp_path, monkeypatch, pooled, more):
-    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
+    monkeypatch.setattr(recovery, "LOSSLESS", 0.0)
     trunk = Trunk(tmp_path / "trunk")
     short, _ = learnt(school, 20, trunk, pooled, schedule="stable", **more)
     assert trunk.latest(99)[0] == 16, "the state where the rate begins to fall"
@@ -50,7 +50,7 @@ def test_a_longer_one_goes_on_and_ends_as_one_from_the_start(school, tmp_path, m
 
 
 def test_other_schedules_and_shorter_ones_begin_anew(school, tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
+    monkeypatch.setattr(recovery, "LOSSLESS", 0.0)
     trunk = Trunk(tmp_path / "trunk")
     learnt(school, 20, trunk, schedule="cosine")
     assert trunk.latest(99) == (0, None)

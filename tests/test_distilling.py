@@ -25,7 +25,7 @@ OFF = {"resolve": False, "bn": False, "bias": False, "ln": False}
 @pytest.fixture(autouse=True)
 def nothing_is_enough(monkeypatch):
     """Random networks lose little by a cut: their gap counts here however small it is."""
-    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
+    monkeypatch.setattr(recovery, "LOSSLESS", 0.0)
 
 
 def quiet():
@@ -155,7 +155,7 @@ def test_every_kind_of_output_is_learnt_with_and_without_labels(name):
     for settings in ({}, {"temperature": 3.0, "hints": 0.1, "attention": 0.1}):
         model, draft, lessons, held, loss = school(name)
         before = judge(draft.model, held, quiet)
-        recover(draft, model, lessons, held, OFF | {"distill_steps": 60, "lr": 5e-3} | settings, loss=loss)
+        recover(draft, model, lessons, held, OFF | {"distill_steps": 60, "lr": 5e-3, "eased": False} | settings, loss=loss)
         assert judge(draft.model, held, quiet) < 0.7 * before, settings
     model, draft, lessons, held, loss = school(name)
     before = left_of(draft.model, held, loss)
@@ -397,3 +397,24 @@ def test_attention_that_is_pulled_at_looks_where_the_originals_looks():
     assert "attention maps of blocks.0.attention, blocks.1.attention" in notes
     assert apart_now() < 0.5 * before
     assert not any(module._forward_hooks or module._forward_pre_hooks for one in (model, draft.model) for module in one.modules())
+
+
+def test_what_is_nearly_the_original_comes_nearer_at_the_eased_rate_alone():
+    """A linear map of values, moved by so little that steps of the whole rate lead further away."""
+    model = seeded(lambda: nn.Linear(16, 4))
+    lessons = [Lesson(x, call(model, x).detach()) for x in (noise(32, 16, seed=seed) for seed in range(6))]
+    after = {}
+    for eased in (True, False):
+        draft = engine.compress(model, Recipe.of([]), [lessons[0].inputs])
+        with torch.no_grad():
+            draft.model.weight.add_(noise(4, 16, seed=9) * 5e-4)
+        draft.replaced.add("")
+        before = judge(draft.model, lessons[4:], quiet, "values")
+        notes = recover(
+            draft, model, lessons[:4], lessons[4:], OFF | {"distill_steps": 60, "lr": 0.05, "eased": eased, "outputs": "values"}
+        )
+        after[eased] = judge(draft.model, lessons[4:], quiet, "values")
+        assert "at step" in notes[-1]
+    assert before < 1e-4
+    assert after[True] < 0.5 * before
+    assert after[True] < 0.5 * after[False]

@@ -72,3 +72,12 @@ def test_a_space_searches_the_knobs():
     assert not found["recovery:optimizer"].ordered
     assert found["recovery:dropout"].ordered
     assert space.fixed_recovery["batch"] == 16
+
+
+def test_near_the_original_adam_learns_at_a_rate_as_the_root_of_the_gap():
+    """A gap grows as the square of the distance to an optimum; the whole rate from FAR on, and sgd always."""
+    for name in ("adam", "rmsprop"):
+        assert optimizing.eased(name, optimizing.FAR / 100) == pytest.approx(0.1)
+        assert optimizing.eased(name, 0.0) == 0.0
+        assert [optimizing.eased(name, gap) for gap in (optimizing.FAR, 7.0, float("inf"), float("nan"))] == [1.0] * 4
+    assert optimizing.eased("sgd", 1e-3) == 1.0

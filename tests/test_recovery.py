@@ -143,7 +143,7 @@ def test_bias_correction_restores_the_mean_of_every_output(school):
 
 
 def test_zeros_survive_recovery(school, monkeypatch):
-    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
+    monkeypatch.setattr(recovery, "LOSSLESS", 0.0)
     model, lessons, held = school
     draft = drafted(school, Recipe.of([Step("sparsity", name, 0.75) for name in ("stem", "blocks.0.conv1", "head")]))
     before = {name: draft.model.get_submodule(name).weight.detach().clone() for name in draft.masks}

@@ -27,7 +27,7 @@ CUT = [Step("channels", "blocks.0.conv1", 16), Step("channels", "stem", 24)]
 @pytest.fixture(autouse=True)
 def nothing_is_enough(monkeypatch):
     """Random networks lose little by a cut: their gap counts here however small it is."""
-    monkeypatch.setattr(recovery, "ENOUGH", 0.0)
+    monkeypatch.setattr(recovery, "LOSSLESS", 0.0)
 
 
 def quiet():

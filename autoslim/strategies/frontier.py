@@ -20,7 +20,7 @@ from autoslim.candidate import Done, Outcome, Point, Rejected
 from autoslim.forecast import Forecast, Tables, guessed
 from autoslim.losses import Loss, learned
 from autoslim.metrics import Measurement, loss_sign
-from autoslim.settings import ENOUGH
+from autoslim.settings import ENOUGH, LOSSLESS
 from autoslim.space import RECOVERY
 from autoslim.strategies._begun import Begun
 from autoslim.strategies._solutions import Solutions
@@ -40,7 +40,7 @@ WINDOW = 250
 BOUNDS = 31
 #: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
 GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
-#: a gap from which more recovery was seen to buy something
+#: an expected gap from which a new point gets the most recovery at once; a measured one of the front gets it later from ENOUGH on
 WORTH = 0.02
 
 
@@ -130,7 +130,7 @@ class Member(Begun):
         gap = float(found.facts.get("gap", "nan")) if done else float("nan")
         fits = done and all(amount <= 1e-9 for amount in outcome.violations.values())
         self._rows.add(row)
-        if gap <= ENOUGH:
+        if gap <= LOSSLESS:
             self._close.add(self._bare(row))
         used = 1 + outcome.violations.get("max_drop", float("nan")) if done else float("nan")
         self._told[number] = Told(row, gap, self._sign * value("metric"), costs, ms, value("size_bytes"), done, fits, used)
@@ -250,7 +250,7 @@ class Member(Begun):
         rows = []
         for one, _ in self._measured():
             better = self._with_recovery(one.row)
-            if one.gap > WORTH and not self._is_tried(tuple(int(i) for i in better)):
+            if one.gap > ENOUGH and not self._is_tried(tuple(int(i) for i in better)):
                 rows.append((better, one))
         if not own or not rows:
             return None
@@ -259,9 +259,9 @@ class Member(Begun):
         return rows[int(np.argmax(self._gain(points)))][0]
 
     def _nearest(self, forecast: Forecast, solved: np.ndarray) -> np.ndarray | None:
-        """The untried point within the limits on costs that is expected to be nearest to the original; None without such limits, or where
-        none is expected to be nearer than what is measured. Who gives a budget wants the best file within it, which adds next to no
-        hypervolume."""
+        """The untried point within the limits on costs that is expected to be nearest to the original, or where none is expected to be nearer
+        than what is measured, the nearest measured one with the most recovery; None without such limits, or where it had that. Who gives a
+        budget wants the best file within it, which adds next to no hypervolume."""
         if not self._bounds:
             return None
 
@@ -271,12 +271,13 @@ class Member(Begun):
         best = solver.descend(score, solved[int(np.argmin(score(solved)))], self._counts)
         pool = forecast.canonical(np.vstack([best[None], solver.neighbours(best, self._counts)[0], solved]))
         fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if not self._is_tried(row)], dtype=int)
-        if not len(fresh):
-            return None
-        row = fresh[int(np.argmin(score(fresh)))]
-        known = min((gap for one, gap in self._measured() if one.feasible), default=np.inf)
-        within = self._over(forecast, row[None])[0] <= MARGIN
-        return row if within and forecast.gap(row[None])[0] < NEARER * known else None
+        known, least = min(((gap, one.row) for one, gap in self._measured() if one.feasible), default=(np.inf, None))
+        if len(fresh):
+            row = fresh[int(np.argmin(score(fresh)))]
+            if self._over(forecast, row[None])[0] <= MARGIN and forecast.gap(row[None])[0] < NEARER * known:
+                return row
+        better = None if least is None else self._with_recovery(least)
+        return None if better is None or self._is_tried(tuple(int(i) for i in better)) else better
 
     def _measured(self) -> list[tuple[Told, float]]:
         """(told end, gap) on the front of gap and costs, of those that keep the limits if there are any."""
