@@ -4,9 +4,9 @@ Run: ``python benchmarks/pipelines.py [STUDY ...] [--trials N] [--time 4m] [--sp
 minutes each and seed; of several seeds, which search and pipeline have alike, also the means). All ends are scored on test data and timed in turn. Prints a table per study; exits with 1 where the search is not better: no more
 bytes, less time, and a metric on test that is no lower, or (said so) lower by less than its paired interval; the gap says which of the two computes
 more like the untouched network: mean distance of the outputs on test data, of class scores the Kullback-Leibler divergence, needs no labels. The drop that the search is held to is
-the pipeline's, or LEAST if that is less: a few hundred samples do not tell drops apart that are smaller. What counts is the verified file within
-the budget that is nearest to the original of those within one standard error of the best on validation data (``autoslim pick --faithful``); the file
-that the search recommends, the cheapest of those, is shown beside it. With ``--out`` the files stay, and the same command goes on where it ended.
+the pipeline's, or LEAST if that is less: a few hundred samples do not tell drops apart that are smaller. What counts is the file that
+the search recommends; the verified one within the budget that is nearest to the original of those within the interval of the best on validation data
+(``autoslim pick --faithful``) is shown beside it. With ``--out`` the files stay, and the same command goes on where it ended.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LEAST = 0.005
 
 
 class End(NamedTuple):
-    """One seed: pairs of the most faithful file's value and the pipeline's; ``parts`` None where the metric has none."""
+    """A file of one seed: pairs of its value and the pipeline's; ``parts`` None where the metric has none."""
 
     better: bool
     metrics: tuple[float, float]
@@ -50,6 +50,8 @@ class Scored(NamedTuple):
     gap: float
 
 
+#: the file that counts first
+FILES = ("recommended", "most faithful")
 SHOWN = ("parameters", "compute", "dense", "file", "packed", "drop")
 
 
@@ -69,22 +71,26 @@ def main() -> int:
 
 
 def all_seeds(name: str, limits: list[str], seeds: list[str], out: Path) -> int:
-    """One study with every seed, and where there are several the means of the files that count; 0 where the search is better."""
+    """One study with every seed, and where there are several the means of each file; 0 where the search is better."""
     ends = [against(name, [*limits, "--seed", seed], out / f"{name}-{seed}") for seed in seeds]
-    found = [end for end in ends if end is not None]
-    if len(found) == len(seeds) > 1:
-        parts = [end.parts for end in found]
-        ours, theirs = (None if any(pair is None for pair in parts) else np.mean([pair[i] for pair in parts], 0) for i in (0, 1))
-        gained = None if ours is None else statistics.paired_interval(ours, theirs)
-        print(f"\n{name}, seeds {' '.join(seeds)}, most faithful file beside the pipeline's, means:")
-        print(
-            f"  test metric {np.mean([end.metrics[0] for end in found]):.4f} for {np.mean([end.metrics[1] for end in found]):.4f}", end=""
-        )
-        print(f", difference {gained.value:+.4f} ({gained.low:+.4f} to {gained.high:+.4f}, samples paired)" if gained else "")
-        for label, pairs in (("bytes", "sizes"), ("time", "times"), ("gap", "gaps")):
-            ratios = [ours / theirs for ours, theirs in (getattr(end, pairs) for end in found)]
-            print(f"  {label} as a share of the pipeline's: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; mean {np.mean(ratios):.2f}")
-    return 0 if all(end is not None and end.better for end in ends) else 1
+    if len(seeds) > 1 and all(ends):
+        for label in FILES:
+            print(f"\n{name}, seeds {' '.join(seeds)}, the {label} file beside the pipeline's, means:")
+            print("\n".join(means([end[label] for end in ends])))
+    return 0 if all(end and end[FILES[0]].better for end in ends) else 1
+
+
+def means(found: list[End]) -> list[str]:
+    """Lines on several seeds of one file."""
+    parts = [end.parts for end in found]
+    ours, theirs = (None if any(pair is None for pair in parts) else np.mean([pair[i] for pair in parts], 0) for i in (0, 1))
+    gained = None if ours is None else statistics.paired_interval(ours, theirs)
+    said = [f"  test metric {np.mean([end.metrics[0] for end in found]):.4f} for {np.mean([end.metrics[1] for end in found]):.4f}"]
+    said[0] += f", difference {gained.value:+.4f} ({gained.low:+.4f} to {gained.high:+.4f}, samples paired)" if gained else ""
+    for label, pairs in (("bytes", "sizes"), ("time", "times"), ("gap", "gaps")):
+        ratios = [mine / other for mine, other in (getattr(end, pairs) for end in found)]
+        said.append(f"  {label} as a share of the pipeline's: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; mean {np.mean(ratios):.2f}")
+    return said
 
 
 def pipeline(name: str, folder: Path, seed: str) -> list[dict[str, Any]]:
@@ -96,8 +102,8 @@ def pipeline(name: str, folder: Path, seed: str) -> list[dict[str, Any]]:
     return json.loads(known.read_text(encoding="utf-8"))
 
 
-def against(name: str, limits: list[str], folder: Path) -> End | None:
-    """One study and seed; None where the search found no file within the budget."""
+def against(name: str, limits: list[str], folder: Path) -> dict[str, End] | None:
+    """{file: end} of one study and seed; None where the search found no file within the budget."""
     study = spec.load_study(name, {})
     it = task.load(study.task, study.task_args, study.max_samples)
     files, out = folder / "steps", folder / "search"
@@ -144,12 +150,17 @@ def against(name: str, limits: list[str], folder: Path) -> End | None:
     for label in rows:
         one = scores[label]
         print(f"{label:<14}{one.metric:>12.4f}{one.size:>12}{times[label]:>10.3f}{one.gap:>10.2g}  {apart(scores, label)}")
-    better = {label: beats(scores, times, label) for label in ("recommended", "most faithful")}
+    better = {label: beats(scores, times, label) for label in FILES}
     print("; ".join(f"the {label} file is {verdict}" for label, verdict in better.items()))
-    ours, theirs = scores["most faithful"], scores["pipeline"]
+    return {label: end_of(scores, times, label, not better[label].startswith("NOT")) for label in FILES}
+
+
+def end_of(scores: dict[str, Scored], times: dict[str, float], label: str, better: bool) -> End:
+    """A file beside the pipeline's."""
+    ours, theirs = scores[label], scores["pipeline"]
     parts = None if ours.parts is None or theirs.parts is None else (ours.parts, theirs.parts)
-    pairs = ((ours.metric, theirs.metric), (ours.size, theirs.size), (times["most faithful"], times["pipeline"]), (ours.gap, theirs.gap))
-    return End(not better["most faithful"].startswith("NOT"), *pairs, parts)
+    pairs = ((ours.metric, theirs.metric), (ours.size, theirs.size), (times[label], times["pipeline"]), (ours.gap, theirs.gap))
+    return End(better, *pairs, parts)
 
 
 def apart(scores: dict[str, Scored], label: str) -> str:

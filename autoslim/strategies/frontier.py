@@ -20,7 +20,7 @@ from autoslim.candidate import Done, Outcome, Point, Rejected
 from autoslim.forecast import Forecast, Tables, guessed
 from autoslim.losses import Loss, learned
 from autoslim.metrics import Measurement, loss_sign
-from autoslim.settings import ENOUGH, LOSSLESS
+from autoslim.settings import LOSSLESS
 from autoslim.space import RECOVERY
 from autoslim.strategies._begun import Begun
 from autoslim.strategies._solutions import Solutions
@@ -40,7 +40,7 @@ WINDOW = 250
 BOUNDS = 31
 #: axes of the hypervolume are logarithms; gaps below the floor are as good as none, above the ceiling as good as lost
 GAP_FLOOR, GAP_CEILING = 1e-4, 1.0
-#: an expected gap from which a new point gets the most recovery at once; a measured one of the front gets it later from ENOUGH on
+#: a gap from which recovery is worth its time on every point; below it only on the nearest one within limits
 WORTH = 0.02
 
 
@@ -250,7 +250,7 @@ class Member(Begun):
         rows = []
         for one, _ in self._measured():
             better = self._with_recovery(one.row)
-            if one.gap > ENOUGH and not self._is_tried(tuple(int(i) for i in better)):
+            if one.gap > WORTH and not self._is_tried(tuple(int(i) for i in better)):
                 rows.append((better, one))
         if not own or not rows:
             return None
