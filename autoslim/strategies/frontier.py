@@ -238,6 +238,15 @@ class Member(Begun):
                 better[index] = len(domain.choices) - 1
         return better
 
+    def _is_cut(self, row: Sequence[int]) -> bool:
+        """Whether there is something to recover from: bits alone leave the network as it was."""
+        whole = self._indices(self.space.identity())
+        return any(
+            int(mine) != int(its)
+            for domain, mine, its in zip(self.space.domains, row, whole, strict=True)
+            if domain.technique not in (RECOVERY, "bits")
+        )
+
     def _recovered(self, forecast: Forecast, row: np.ndarray) -> np.ndarray:
         """The row with the most recovery, if without any its gap is expected to be worth that."""
         better = self._with_recovery(row)
@@ -259,9 +268,9 @@ class Member(Begun):
         return rows[int(np.argmax(self._gain(points)))][0]
 
     def _nearest(self, forecast: Forecast, solved: np.ndarray) -> np.ndarray | None:
-        """The untried point within the limits on costs that is expected to be nearest to the original, or where none is expected to be nearer
-        than what is measured, the nearest measured one with the most recovery; None without such limits, or where it had that. Who gives a
-        budget wants the best file within it, which adds next to no hypervolume."""
+        """The untried point within the limits on costs that is expected to be nearest to the original, with the least recovery or the
+        most; None without such limits, or where none is expected to be nearer than what is measured. Who gives a budget wants the best file
+        within it, which adds next to no hypervolume."""
         if not self._bounds:
             return None
 
@@ -270,14 +279,14 @@ class Member(Begun):
 
         best = solver.descend(score, solved[int(np.argmin(score(solved)))], self._counts)
         pool = forecast.canonical(np.vstack([best[None], solver.neighbours(best, self._counts)[0], solved]))
+        pool = np.vstack([pool, *(self._with_recovery(row)[None] for row in pool if self._is_cut(row))])
         fresh = np.array([row for row in dict.fromkeys(map(tuple, pool.tolist())) if not self._is_tried(row)], dtype=int)
-        known, least = min(((gap, one.row) for one, gap in self._measured() if one.feasible), default=(np.inf, None))
-        if len(fresh):
-            row = fresh[int(np.argmin(score(fresh)))]
-            if self._over(forecast, row[None])[0] <= MARGIN and forecast.gap(row[None])[0] < NEARER * known:
-                return row
-        better = None if least is None else self._with_recovery(least)
-        return None if better is None or self._is_tried(tuple(int(i) for i in better)) else better
+        fresh = fresh[self._over(forecast, fresh) <= MARGIN] if len(fresh) else fresh
+        if not len(fresh):
+            return None
+        row = fresh[int(np.argmin(forecast.gap(fresh)))]
+        known = min((gap for one, gap in self._measured() if one.feasible), default=np.inf)
+        return row if forecast.gap(row[None])[0] < NEARER * known else None
 
     def _measured(self) -> list[tuple[Told, float]]:
         """(told end, gap) on the front of gap and costs, of those that keep the limits if there are any."""
