@@ -209,6 +209,11 @@ def test_the_nearest_point_within_limits_is_asked_for_with_the_recovery_that_bri
         assert row[-1] == 0 or (row[cut] > 0).any()
         seen.add(int(row[-1]))
     assert seen == {0, 1}
+    bits = np.array([0, 0, 0, 1, 1, 1, 0])
+    member._bounds = {"latency_ms": float(forecast.ms(bits[None])[0]) * np.exp(frontier.MARGIN)}
+    row = member._nearest(forecast, bits[None])
+    assert not (row[cut] == 0).all() or row[-1] == 0
+    assert [member._is_cut(row) for row in (bits, [0, 0, 0, 1, 1, 1, 1], [0, 2, 0, 0, 0, 0, 0])] == [False, False, True]
     least = float(forecast.gap(row[None])[0])
     told(member, 0, row, least)
     assert member._nearest(forecast, solved) is None, "nothing is expected to be nearer than what was measured"
