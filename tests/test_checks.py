@@ -293,7 +293,7 @@ def examined(rows, monkeypatch, tmp_path, until=None, times=1):
             asked.append((Path(payload["file"]).stem, payload["seconds"], payload["within"]))
             return {"checks": [], "not_measured": []}
 
-    monkeypatch.setattr(examining.tables, "best", lambda rows, context: {"key": "b"})
+    monkeypatch.setattr(examining.recommending, "best", lambda rows, context: {"key": "b"})
     for _ in range(times):
         examining.examine(Study(rows), [], {}, Worker(), tmp_path, lambda text: None, until)
     return asked
