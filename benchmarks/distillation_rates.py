@@ -1,6 +1,6 @@
 """What share of the gap to the original 100 steps of distillation leave, by their rate: why ``eased`` is on by default.
 
-Run: ``python benchmarks/distillation_rates.py [--steps 100] [--seeds 0 1 2]`` (digits and spoken digits, 8 minutes). Convolutions of both networks are cut to
+Run: ``python benchmarks/distillation_rates.py [--steps 100] [--seeds 0 1 2]`` (digits and spoken digits; up to an hour on two cores, a third of that with one seed). Convolutions of both networks are cut to
 ever fewer channels and solved anew; each cut is distilled at several rates as they stand, and at LR eased. Prints the gap before, on held-out train inputs
 (by which the distillation keeps its best moment) and on validation inputs (which nothing saw), and the shares that are left on validation inputs, means over
 the seeds of the order of samples. 1.00 is a distillation that was undone.
